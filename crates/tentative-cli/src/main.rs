@@ -1,0 +1,5 @@
+//! The `tentative` executable.
+
+fn main() -> std::process::ExitCode {
+    tentative_cli::run()
+}

@@ -1,0 +1,2 @@
+//! Raw kernel mechanisms, without policy: the only crate of the workspace with `unsafe` code.
+

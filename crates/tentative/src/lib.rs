@@ -1,0 +1,14 @@
+//! Transactions for running code: begin, look, then commit or roll back.
+//!
+//! This crate is policy without `unsafe`: the seven layers, the pathway table, the monitor, the store and the
+//! transaction itself. The raw kernel mechanisms it stands on are in `tentative-sys`. It never knows Python.
+
+#![forbid(unsafe_code)]
+
+pub mod change;
+pub mod containment;
+pub mod effect;
+pub mod layer;
+pub mod policy;
+pub mod record;
+pub mod verdict;
