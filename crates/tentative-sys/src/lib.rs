@@ -1,2 +1,4 @@
 //! Raw kernel mechanisms, without policy: the only crate of the workspace with `unsafe` code.
 
+pub mod crash;
+pub mod files;

@@ -203,6 +203,9 @@ mod tests {
         for bad in ["", "nett", "net:a:0", "net:10.0.0.0/33", "listen", "unix:x", "signal:-1", "device:kvm"] {
             assert!(bad.parse::<Kind>().is_err(), "{bad}");
         }
-        assert_eq!("net:[::1]:80".parse(), Ok(Kind::Net(Host::Network("::1".parse().unwrap(), 128), Some(80))));
+        assert_eq!(
+            "net:[::1]:80".parse(),
+            Ok(Kind::Net(Host::Network("::1".parse().unwrap(), 128), Some(80)))
+        );
     }
 }

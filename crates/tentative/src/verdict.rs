@@ -42,7 +42,9 @@ impl Verdict {
             .filter(|effect| effect.class == Class::Escaped)
             .map(|effect| format!("effect {}: {} {} escaped", effect.id, effect.operation, effect.target))
             .collect();
-        rollback.extend(containment.gaps().iter().map(|gap| format!("{} not contained: {}", gap.layer, gap.reason)));
+        rollback.extend(
+            containment.gaps().iter().map(|gap| format!("{} not contained: {}", gap.layer, gap.reason)),
+        );
         Verdict {
             rollback: Judgement::from_reasons(rollback),
             commit: Judgement::from_reasons(conflicts.to_vec()),

@@ -1,0 +1,43 @@
+//! Attributes of one mount (`mount_setattr(2)`, Linux 5.12).
+
+use std::{
+    ffi::CStr,
+    os::fd::{AsFd, AsRawFd},
+};
+
+use rustix::io::Errno;
+
+/// `struct mount_attr`.
+#[repr(C)]
+struct Attributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+const _: () = assert!(size_of::<Attributes>() == 32);
+
+/// `MOUNT_ATTR_RDONLY`.
+const READ_ONLY: u64 = 1;
+
+/// Makes the mount that `mount` refers to (a descriptor from `open_tree` or `fsmount`) read-only, it alone.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN over the mount namespace, `ENOSYS` before Linux 5.12.
+pub fn set_read_only<Fd: AsFd>(mount: Fd) -> Result<(), Errno> {
+    let attributes = Attributes { set: READ_ONLY, clear: 0, propagation: 0, user_namespace: 0 };
+    let empty: &CStr = c"";
+    // SAFETY: mount_setattr wants a terminated path and a `mount_attr` of the size given: `Attributes` has its layout.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            empty.as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(crate::files::last_errno()) }
+}
