@@ -1,0 +1,148 @@
+//! The whole report of one transaction: how it ended, changes, effects, verdict, containment, and what to do next.
+
+use std::time::Duration;
+
+use tentative::record::{Record, State};
+
+use crate::{
+    Detail, changes, effects,
+    paint::Palette,
+    printable::command_line,
+    units::{duration, signal},
+    verdict,
+};
+
+/// The report of a transaction, each line ended by a newline; without the advice of [`next_steps`].
+#[must_use]
+pub fn report(record: &Record, detail: Detail, palette: Palette) -> String {
+    let mut text = format!("{}\n", ending(record, palette));
+    text.push_str(&changes::render(&record.changes, detail, palette));
+    text.push_str(&effects::render(&record.effects, detail, palette));
+    text.push_str(&verdict::render(&record.verdict, detail, palette));
+    text.push_str(&verdict::render_containment(&record.containment, palette));
+    text
+}
+
+/// One line that says what ran and how it ended.
+#[must_use]
+pub fn ending(record: &Record, palette: Palette) -> String {
+    let program = palette.literal(&command_line(&record.program));
+    let after = duration(Duration::from_nanos(record.duration_ns));
+    match record.exit_status {
+        None => format!("{program} has not ended"),
+        Some(status @ 129..=192) => {
+            format!("{program} ended with status {status} ({}) after {after}", signal(status - 128))
+        }
+        Some(status) => format!("{program} ended with status {status} after {after}"),
+    }
+}
+
+/// The state in words, as `show` and `list` print it.
+#[must_use]
+pub const fn state(state: State) -> &'static str {
+    match state {
+        State::Running => "running",
+        State::Pending => "pending",
+        State::Committing => "committing",
+        State::Committed => "committed",
+        State::RolledBack => "rolled back",
+    }
+}
+
+/// What can be done with a pending transaction, each line ended by a newline.
+#[must_use]
+pub fn next_steps(id: &str, palette: Palette) -> String {
+    let step = |verb: &str, meaning: &str| {
+        let command = format!("tentative {verb} {id}");
+        format!(
+            "  {}{}  {meaning}\n",
+            palette.literal(&command),
+            " ".repeat(27_usize.saturating_sub(command.len()))
+        )
+    };
+    format!(
+        "kept as {}; nothing outside has changed\n{}{}{}",
+        palette.heading(id),
+        step("diff", "shows the changes line by line"),
+        step("commit", "applies them"),
+        step("rollback", "discards them"),
+    )
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use tentative::{
+        change::{Change, ChangeKind, Subject},
+        containment::Containment,
+        layer::Layer,
+        record::FORMAT,
+        verdict::Verdict,
+    };
+
+    use super::*;
+
+    pub(crate) fn record() -> Record {
+        Record {
+            format: FORMAT.to_owned(),
+            id: "0123abcd".to_owned(),
+            state: State::Pending,
+            program: vec!["make".to_owned(), "install".to_owned()],
+            exit_status: Some(0),
+            started_ns: 1_700_000_000_000_000_000,
+            duration_ns: 1_250_000_000,
+            changes: vec![Change {
+                layer: Layer::Files,
+                subject: Subject::Path("/srv/old".to_owned()),
+                kind: ChangeKind::Deleted,
+                before: Some("file 0644 1 B".to_owned()),
+                after: None,
+            }],
+            effects: Vec::new(),
+            verdict: Verdict::judge(&[], &Containment::Full, &[]),
+            containment: Containment::Full,
+        }
+    }
+
+    #[test]
+    fn a_report_reads_from_top_to_bottom() {
+        assert_eq!(
+            report(&record(), Detail::Brief, Palette::PLAIN),
+            "make install ended with status 0 after 1.2 s\n\
+             changes: 1 deleted\n\
+             \x20 deleted   /srv/old  file 0644 1 B\n\
+             effects: none\n\
+             verdict: safe to roll back, safe to commit\n"
+        );
+        assert_eq!(
+            next_steps("0123abcd", Palette::PLAIN),
+            "kept as 0123abcd; nothing outside has changed\n\
+             \x20 tentative diff 0123abcd      shows the changes line by line\n\
+             \x20 tentative commit 0123abcd    applies them\n\
+             \x20 tentative rollback 0123abcd  discards them\n"
+        );
+    }
+
+    #[test]
+    fn signals_are_named() {
+        let mut record = record();
+        record.exit_status = Some(137);
+        assert_eq!(
+            ending(&record, Palette::PLAIN),
+            "make install ended with status 137 (SIGKILL) after 1.2 s"
+        );
+    }
+
+    #[test]
+    fn colour_adds_nothing_but_colour() {
+        let coloured = report(&record(), Detail::Full, Palette::COLOUR);
+        assert!(coloured.contains('\x1b'));
+        let mut plain = String::new();
+        let mut rest = coloured.as_str();
+        while let Some((before, after)) = rest.split_once('\x1b') {
+            plain.push_str(before);
+            rest = after.split_once('m').map_or("", |(_, rest)| rest);
+        }
+        plain.push_str(rest);
+        assert_eq!(plain, report(&record(), Detail::Full, Palette::PLAIN));
+    }
+}
