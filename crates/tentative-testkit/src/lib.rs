@@ -1,1 +1,15 @@
-//! Placeholder.
+//! What the tests of this workspace stand on: a hermetic environment, what the kernel can do, crashes at every step,
+//! a search for leaks, and skips that nobody can overlook.
+//!
+//! Never part of the product. Nothing here imitates the kernel: a feature is found by using it.
+
+#![forbid(unsafe_code)]
+
+pub mod crash;
+pub mod environment;
+pub mod feature;
+pub mod leaks;
+pub mod skip;
+
+pub use environment::Environment;
+pub use feature::Feature;
