@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Benchmarks against fork, bubblewrap and a bare overlay mount. Never part of the product.
+
+#![forbid(unsafe_code)]
