@@ -3,4 +3,8 @@
 use pyo3::prelude::*;
 
 #[pymodule]
-mod _tentative {}
+mod _tentative {
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "the name is Python's")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}

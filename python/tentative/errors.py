@@ -1,0 +1,132 @@
+"""The exceptions of this package, all of them, in one tree.
+
+``Error`` is the root. Nothing here knows how a transaction works; the extension module raises these classes too
+(``crates/tentative-py/src/errors.rs`` maps the library's errors onto them) and never others of its own.
+"""
+
+from __future__ import annotations
+
+import signal as _signal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .outcome import Outcome
+
+
+class Error(Exception):
+    """The root of everything that this package raises."""
+
+
+class RolledBack(Error):
+    """The code did not come to its end: the transaction was rolled back for the reason that the subclass names."""
+
+    #: What the transaction did until then; set by the transaction that raises.
+    outcome: Outcome | None = None
+
+
+class Crashed(RolledBack):
+    """The branch was killed by a signal."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
+
+    def __str__(self) -> str:
+        try:
+            name = _signal.Signals(self.signal).name
+        except ValueError:
+            name = f"signal {self.signal}"
+        return f"the code crashed with {name}; everything was rolled back"
+
+
+class Exited(RolledBack):
+    """The branch ended its process (``os._exit``, C's ``exit``) instead of coming to its end."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"the code ended its process with status {self.code}; everything was rolled back"
+
+
+class TimedOut(RolledBack, TimeoutError):
+    """The branch ran longer than its ``timeout``, in seconds."""
+
+    def __init__(self, timeout: float | None = None) -> None:
+        super().__init__(timeout)
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        limit = "its timeout" if self.timeout is None else f"{self.timeout:g} s"
+        return f"the code ran longer than {limit}; everything was rolled back"
+
+
+class OutOfMemory(RolledBack):
+    """The branch needed more memory than its ``memory_limit``, or than there is."""
+
+    def __str__(self) -> str:
+        return "the code ran out of memory; everything was rolled back"
+
+
+class CommitRefused(Error):
+    """A commit that cannot be exact, or that conflicts, was refused; nothing was applied.
+
+    ``reasons`` says why, a sentence each. ``pending_id`` names the kept files (see ``tentative show``), if there are any.
+    """
+
+    def __init__(self, reasons: Sequence[str], pending_id: str | None = None) -> None:
+        super().__init__(reasons, pending_id)
+        self.reasons = tuple(reasons)
+        self.pending_id = pending_id
+
+    def __str__(self) -> str:
+        kept = f" (the files are kept as {self.pending_id})" if self.pending_id else ""
+        return f"the commit was refused: {'; '.join(self.reasons)}{kept}"
+
+
+class Conflict(CommitRefused):
+    """The commit was refused because something was changed by others meanwhile."""
+
+
+class Unsupported(Error):
+    """What was asked for cannot be contained or decided here; ``remedy`` says what to do instead."""
+
+    def __init__(self, layer: str, reason: str, remedy: str | None = None) -> None:
+        super().__init__(layer, reason, remedy)
+        self.layer = layer
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        hint = f"\nhint: {self.remedy}" if self.remedy else ""
+        return f"{self.layer}: {self.reason}{hint}"
+
+
+class Finished(Error):
+    """The transaction has ended; begin another."""
+
+
+class RemoteError(Error):
+    """Stands for an exception of the branch that could not be serialised."""
+
+    def __init__(self, type_name: str, message: str, traceback: str) -> None:
+        super().__init__(type_name, message, traceback)
+        self.type_name = type_name
+        self.message = message
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}"
+
+
+class RemoteTraceback(Exception):
+    """The cause of an exception that crossed a rollback: its traceback in the branch, as text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
