@@ -15,6 +15,8 @@ import maturin
 ROOT = Path(__file__).resolve().parent.parent
 PROFILE = os.environ.get("TENTATIVE_BUILD_PROFILE", "release")
 os.environ.setdefault("MATURIN_PEP517_ARGS", f"--profile {PROFILE}")
+SCRIPTS = ROOT / "target" / "wheel.data" / "scripts"
+SCRIPTS.mkdir(parents=True, exist_ok=True)  # maturin refuses even to tell the metadata without it
 
 get_requires_for_build_sdist = maturin.get_requires_for_build_sdist
 get_requires_for_build_wheel = maturin.get_requires_for_build_wheel
@@ -23,19 +25,27 @@ get_requires_for_build_editable = maturin.get_requires_for_build_editable
 
 def _with_executable(build):
     def hook(directory, *arguments, **settings):
-        scripts = ROOT / "target" / "wheel.data" / "scripts"
-        scripts.mkdir(parents=True, exist_ok=True)
         built = "debug" if PROFILE == "dev" else PROFILE
         target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-        command = ["cargo", "build", "--locked", "--profile", PROFILE, "--package", "tentative-cli", "--bin", "tentative"]
+        command = [
+            "cargo",
+            "build",
+            "--locked",
+            "--profile",
+            PROFILE,
+            "--package",
+            "tentative-cli",
+            "--bin",
+            "tentative",
+        ]
         subprocess.run(command, cwd=ROOT, check=True)
-        shutil.copy2(target / built / "tentative", scripts / "tentative")
+        shutil.copy2(target / built / "tentative", SCRIPTS / "tentative")
         return build(directory, *arguments, **settings)
 
     return hook
 
 
-build_sdist = _with_executable(maturin.build_sdist)  # maturin wants the data directory to exist
+build_sdist = maturin.build_sdist
 build_wheel = _with_executable(maturin.build_wheel)
 build_editable = _with_executable(maturin.build_editable)
 prepare_metadata_for_build_wheel = maturin.prepare_metadata_for_build_wheel

@@ -21,7 +21,9 @@ from .errors import Unsupported
 #: The instructions that call ``__enter__``: in 3.10, and from 3.11 to 3.13.
 _WITH_ENTRY = frozenset(("SETUP_WITH", "BEFORE_WITH"))
 
-_REMEDY = "write it as a with statement of its own: `with tentative.transaction() as tx:`, or use tentative.run(f)"
+_REMEDY = (
+    "write it as a with statement of its own: `with tentative.transaction() as tx:`, or use tentative.run(f)"
+)
 
 
 class BodySkipped(BaseException):
@@ -39,7 +41,9 @@ def require_with_statement(frame: FrameType) -> None:
     if _is_with_entry(frame):
         return
     name = frame.f_code.co_name
-    raise Unsupported("objects", f"the transaction was entered by a call in {name}(), not by a with statement", _REMEDY)
+    raise Unsupported(
+        "objects", f"the transaction was entered by a call in {name}(), not by a with statement", _REMEDY
+    )
 
 
 def _is_with_entry(frame: FrameType) -> bool:

@@ -28,7 +28,9 @@ def find(version):
     for candidate in _candidates(version):
         try:
             command = [candidate, "-c", "import sys, sqlite3; print('%d.%d' % sys.version_info[:2])"]
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=30)
+            done = subprocess.run(
+                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=30
+            )
         except OSError:
             continue
         if done.returncode == 0 and done.stdout.strip() == version:

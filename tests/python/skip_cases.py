@@ -63,7 +63,8 @@ def block():
 
 
 def one_line():
-    with RolledBack(): ran.append("one line")
+    with RolledBack():
+        ran.append("one line")
     return "after"
 
 
@@ -91,10 +92,7 @@ def as_attribute():
 
 
 def over_lines(target=Recorder()):
-    with RolledBack(
-    ) as target[
-        ran.append("evaluated the target")
-    ]:
+    with RolledBack() as target[ran.append("evaluated the target")]:
         pass
     return "after"
 
@@ -182,7 +180,9 @@ def in_finally():
 def many_constants():
     # More than 256 names and constants: the instructions carry EXTENDED_ARG.
     source = "def f(manager, d):\n" + "".join(f"    v{i} = {i}.5\n" for i in range(300))
-    source += "    with manager() as d.attribute_beyond:\n" + "".join(f"        d.a{i} = v{i}\n" for i in range(300))
+    source += "    with manager() as d.attribute_beyond:\n" + "".join(
+        f"        d.a{i} = v{i}\n" for i in range(300)
+    )
     source += "    return 'after'\n"
     space = {}
     exec(source, space)
@@ -213,8 +213,18 @@ async def gather():
 
 
 PLAIN = (
-    block, one_line, as_item, as_tuple, as_attribute, over_lines, several, nested, another_exception, loops,
-    in_finally, many_constants,
+    block,
+    one_line,
+    as_item,
+    as_tuple,
+    as_attribute,
+    over_lines,
+    several,
+    nested,
+    another_exception,
+    loops,
+    in_finally,
+    many_constants,
 )
 
 
@@ -366,8 +376,16 @@ def with_warm_code():
 
 
 CASES = (
-    under_no_tracer, under_a_global_tracer, under_a_local_tracer, under_an_opcode_tracer, under_profile,
-    under_monitoring, under_pdb, refuses_other_ways, with_warm_code, under_a_local_tracer,
+    under_no_tracer,
+    under_a_global_tracer,
+    under_a_local_tracer,
+    under_an_opcode_tracer,
+    under_profile,
+    under_monitoring,
+    under_pdb,
+    refuses_other_ways,
+    with_warm_code,
+    under_a_local_tracer,
 )
 
 if __name__ == "__main__":
