@@ -33,7 +33,7 @@ def _with_executable(build):
             "--locked",
             "--profile",
             PROFILE,
-            "--package",
+            "-p",
             "tentative-cli",
             "--bin",
             "tentative",

@@ -73,7 +73,7 @@ class OutOfMemory(RolledBack):
 class CommitRefused(Error):
     """A commit that cannot be exact, or that conflicts, was refused; nothing was applied.
 
-    ``reasons`` says why, a sentence each. ``pending_id`` names the kept files (see ``tentative show``), if there are any.
+    ``reasons`` says why, a sentence each. ``pending_id`` names the kept files (``tentative show``), if any.
     """
 
     def __init__(self, reasons: Sequence[str], pending_id: str | None = None) -> None:

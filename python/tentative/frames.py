@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dis
 import sys
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from .errors import Unsupported

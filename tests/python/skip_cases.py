@@ -63,12 +63,12 @@ def block():
 
 
 def one_line():
-    with RolledBack():
-        ran.append("one line")
+    with RolledBack(): ran.append("one line")  # fmt: skip  # noqa: E701
     return "after"
 
 
-def as_item(target=Recorder()):
+def as_item():
+    target = Recorder()
     with RolledBack() as target["k"]:
         ran.append("as item")
     return "after"
@@ -91,10 +91,16 @@ def as_attribute():
     return "after"
 
 
-def over_lines(target=Recorder()):
-    with RolledBack() as target[ran.append("evaluated the target")]:
+# fmt: off
+def over_lines():
+    target = Recorder()
+    with RolledBack(
+    ) as target[
+        ran.append("evaluated the target")
+    ]:
         pass
     return "after"
+# fmt: on
 
 
 def generator():

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from interpreters import SUPPORTED, find
 
 CASES = Path(__file__).with_name("skip_cases.py")
@@ -27,7 +26,8 @@ def test_coverage_goes_on_and_sees_no_line_of_a_body(core, tmp_path, monkeypatch
     program = tmp_path / "program.py"
     program.write_text(
         f"import sys\nsys.path.insert(0, {str(CASES.parent)!r})\nfrom skip_cases import RolledBack\n"
-        "def f():\n    with RolledBack():\n        body = 1\n    after = 1\n    return after\nassert f() == 1\nlast = 1\n"
+        "def f():\n    with RolledBack():\n        body = 1\n    after = 1\n    return after\n"
+        "assert f() == 1\n"
     )
     monkeypatch.setenv("COVERAGE_CORE", core)
     monkeypatch.chdir(tmp_path)
