@@ -2,3 +2,7 @@
 
 pub mod crash;
 pub mod files;
+pub mod kin;
+pub mod world;
+
+mod trap;

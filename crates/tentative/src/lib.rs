@@ -9,6 +9,7 @@ pub mod change;
 pub mod containment;
 pub mod effect;
 pub mod layer;
+pub mod pathways;
 pub mod policy;
 pub mod record;
 pub mod verdict;

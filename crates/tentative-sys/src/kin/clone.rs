@@ -1,0 +1,113 @@
+//! New processes in new namespaces, and entering namespaces that exist.
+//!
+//! Never used in a process with several threads: the copy would hold locks that nobody releases.
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use rustix::{io::Errno, process::Pid};
+
+use crate::trap::trap;
+
+/// Kinds of namespaces, as clone(2) and setns(2) take them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Namespaces(u32);
+
+impl Namespaces {
+    /// None.
+    pub const NONE: Namespaces = Namespaces(0);
+    /// User and group ids, capabilities.
+    pub const USER: Namespaces = Namespaces(libc::CLONE_NEWUSER as u32);
+    /// Mounts.
+    pub const MOUNT: Namespaces = Namespaces(libc::CLONE_NEWNS as u32);
+    /// Process ids.
+    pub const PID: Namespaces = Namespaces(libc::CLONE_NEWPID as u32);
+    /// System V and POSIX message queues, shared memory.
+    pub const IPC: Namespaces = Namespaces(libc::CLONE_NEWIPC as u32);
+    /// Host name.
+    pub const UTS: Namespaces = Namespaces(libc::CLONE_NEWUTS as u32);
+    /// Network.
+    pub const NET: Namespaces = Namespaces(libc::CLONE_NEWNET as u32);
+    /// Control groups.
+    pub const CGROUP: Namespaces = Namespaces(libc::CLONE_NEWCGROUP as u32);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn with(self, other: Namespaces) -> Namespaces {
+        Namespaces(self.0 | other.0)
+    }
+
+    /// Whether all of `other` is in the set.
+    #[must_use]
+    pub const fn contains(self, other: Namespaces) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The kernel's bits.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+/// What [`clone_into`] returns, twice.
+#[derive(Debug)]
+pub enum Cloned {
+    /// In the new process.
+    Child,
+    /// In the caller: the new process as the caller numbers it, and a descriptor for it.
+    Parent {
+        /// Its pid.
+        pid: Pid,
+        /// Its pidfd.
+        pidfd: OwnedFd,
+    },
+}
+
+/// How many threads this process has.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn thread_count() -> Result<u64, Errno> {
+    // Each thread is a directory, and a directory's link count is 2 and one for each in it.
+    let status = rustix::fs::stat("/proc/self/task")?;
+    Ok(status.st_nlink.saturating_sub(2))
+}
+
+/// Forks into new namespaces; SIGCHLD on its end. Returns in both processes, like fork(2).
+///
+/// # Errors
+/// `EDEADLK` when this process has several threads, else what clone(2) says.
+pub fn clone_into(namespaces: Namespaces) -> Result<Cloned, Errno> {
+    if thread_count()? != 1 {
+        return Err(Errno::DEADLK);
+    }
+    let mut pidfd: RawFd = -1;
+    let flags = namespaces.0 as usize | libc::CLONE_PIDFD as usize | libc::SIGCHLD as usize;
+    let arguments = clone_arguments(flags, (&raw mut pidfd) as usize);
+    // SAFETY: without CLONE_VM and with the only thread copied, the child's memory is a consistent copy; the kernel
+    // writes one int at the parent-tid argument for CLONE_PIDFD, which lives here.
+    let pid = unsafe { trap(libc::SYS_clone, arguments) }?;
+    match Pid::from_raw(pid as i32) {
+        None => Ok(Cloned::Child),
+        Some(pid) => {
+            // SAFETY: the kernel has just made this descriptor for us.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned::Parent { pid, pidfd })
+        }
+    }
+}
+
+/// The argument order of clone(2) is the architecture's: flags, stack, parent tid.
+fn clone_arguments(flags: usize, parent_tid: usize) -> [usize; 6] {
+    [flags, 0, parent_tid, 0, 0, 0]
+}
+
+/// Enters the namespaces of a process (by its pidfd) or one namespace (by its own descriptor).
+///
+/// # Errors
+/// What setns(2) says.
+pub fn setns_raw(fd: RawFd, namespaces: Namespaces) -> Result<(), Errno> {
+    // SAFETY: setns(2) takes numbers only.
+    unsafe { trap(libc::SYS_setns, [fd as usize, namespaces.0 as usize, 0, 0, 0, 0]) }?;
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! Layer 6, raw: namespaces, capabilities, processes made without libc, descriptors passed between processes.
+//!
+//! The functions that end in `_raw` touch no errno, no thread-local storage, no lock and no allocator: they may run
+//! in a task that shares the origin's memory.
+
+mod capabilities;
+mod clone;
+mod descriptors;
+mod identity;
+mod memory;
+mod terminal;
+
+pub use capabilities::{SANDBOX_ROOT_CAPABILITIES, drop_capabilities_raw};
+pub use clone::{Cloned, Namespaces, clone_into, setns_raw, thread_count};
+pub use descriptors::{UNRECORDED_SEND, receive_fd, receive_fd_raw, send_fd_raw};
+pub use identity::{FileIdentity, as_file_identity};
+pub use memory::{read_memory, write_memory};
+pub use terminal::{become_foreground, foreground_group, reset_signals, with_terminal_output_unblocked};

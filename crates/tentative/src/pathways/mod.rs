@@ -1,0 +1,208 @@
+//! The pathway table: every system call with its layer, its rule and what it is, and the filter made from it.
+//!
+//! The table is `table.tsv`, a data file; nothing else in the program knows which calls are asked about. It knows
+//! neither policy nor descriptor numbers, so that one filter serves every transaction. Invariant: a call that is not
+//! in the table reaches the monitor, which refuses it.
+
+mod compile;
+
+use std::sync::LazyLock;
+
+pub use compile::compile;
+use rustix::io::Errno;
+
+use crate::layer::Layer;
+
+const TABLE: &str = include_str!("table.tsv");
+
+/// A test on one argument that says whether a call crosses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Always.
+    Always,
+    /// The low half of the argument, masked, is one of these.
+    Is {
+        /// Argument, from 0.
+        argument: u8,
+        /// Bits that count.
+        mask: u32,
+        /// Values that cross.
+        values: Vec<u32>,
+    },
+    /// The low half of the argument is none of these.
+    IsNot {
+        /// Argument, from 0.
+        argument: u8,
+        /// Values that stay inside.
+        values: Vec<u32>,
+    },
+    /// Any of the argument's 64 bits is set.
+    IsSet {
+        /// Argument, from 0.
+        argument: u8,
+    },
+}
+
+/// What the filter does with a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// It stays inside and runs at full speed.
+    Inside,
+    /// The monitor decides when the condition holds.
+    Ask(Condition),
+    /// The monitor records it and the program gets this error.
+    Refuse(Errno),
+}
+
+/// One line of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pathway {
+    /// The call's number on this processor; none when it does not have the call.
+    pub number: Option<u32>,
+    /// The call's name, as its manual page has it.
+    pub name: &'static str,
+    /// The layer that it belongs to.
+    pub layer: Layer,
+    /// What the filter does with it.
+    pub rule: Rule,
+    /// The rule as the table has it.
+    pub rule_text: &'static str,
+    /// One sentence on what it is.
+    pub sentence: &'static str,
+}
+
+static PATHWAYS: LazyLock<Vec<Pathway>> = LazyLock::new(|| TABLE.lines().filter_map(parse_line).collect());
+
+static BY_NUMBER: LazyLock<Vec<Option<&'static Pathway>>> = LazyLock::new(|| {
+    let mut by_number = Vec::new();
+    for pathway in PATHWAYS.iter() {
+        if let Some(number) = pathway.number.and_then(|number| usize::try_from(number).ok()) {
+            if by_number.len() <= number {
+                by_number.resize(number + 1, None);
+            }
+            by_number[number] = Some(pathway);
+        }
+    }
+    by_number
+});
+
+/// The table, in the order of the numbers on x86-64.
+#[must_use]
+pub fn table() -> &'static [Pathway] {
+    &PATHWAYS
+}
+
+/// The pathway of a call by its number on this processor.
+#[must_use]
+pub fn by_number(number: i32) -> Option<&'static Pathway> {
+    usize::try_from(number).ok().and_then(|number| BY_NUMBER.get(number).copied().flatten())
+}
+
+fn parse_line(line: &'static str) -> Option<Pathway> {
+    let mut columns = line.split('\t');
+    let (number, name, layer) = (columns.next()?, columns.next()?, columns.next()?);
+    let (rule_text, sentence) = (columns.next()?, columns.next()?);
+    Some(Pathway {
+        number: number_here(number, name),
+        name,
+        layer: layer.parse().ok()?,
+        rule: parse_rule(rule_text)?,
+        rule_text,
+        sentence,
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn number_here(number: &str, _name: &str) -> Option<u32> {
+    number.parse().ok()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn number_here(_number: &str, name: &str) -> Option<u32> {
+    name.parse::<syscalls::Sysno>().ok().and_then(|call| u32::try_from(call.id()).ok())
+}
+
+fn parse_rule(text: &str) -> Option<Rule> {
+    if text == "inside" {
+        return Some(Rule::Inside);
+    }
+    if text == "ask" {
+        return Some(Rule::Ask(Condition::Always));
+    }
+    if let Some(name) = text.strip_prefix("refuse ") {
+        return Some(Rule::Refuse(errno_by_name(name)?));
+    }
+    let (argument, values) = text.strip_prefix("ask ")?.split_once('=')?;
+    let values: Vec<u32> = values.split('|').map(parse_number).collect::<Option<_>>()?;
+    if let Some(argument) = argument.strip_suffix('!') {
+        let argument = argument.parse().ok()?;
+        return Some(Rule::Ask(match values[..] {
+            [0] => Condition::IsSet { argument },
+            _ => Condition::IsNot { argument, values },
+        }));
+    }
+    let (argument, mask) = match argument.split_once('&') {
+        Some((argument, mask)) => (argument, parse_number(mask)?),
+        None => (argument, u32::MAX),
+    };
+    Some(Rule::Ask(Condition::Is { argument: argument.parse().ok()?, mask, values }))
+}
+
+fn parse_number(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+fn errno_by_name(name: &str) -> Option<Errno> {
+    Some(match name {
+        "EPERM" => Errno::PERM,
+        "EACCES" => Errno::ACCESS,
+        "ENOSYS" => Errno::NOSYS,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_parses() {
+        let lines = TABLE.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(table().len(), lines);
+        assert!(lines > 380, "{lines}");
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_kernel_headers_know_no_call_that_the_table_lacks() {
+        let headers = ["/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "/usr/include/asm/unistd_64.h"];
+        let Some(header) = headers.iter().find_map(|path| std::fs::read_to_string(path).ok()) else {
+            panic!("no kernel headers to compare with: install linux-libc-dev");
+        };
+        for line in header.lines() {
+            let mut words = line.split_whitespace();
+            let (Some("#define"), Some(name), Some(number)) = (words.next(), words.next(), words.next())
+            else {
+                continue;
+            };
+            let (Some(name), Ok(number)) = (name.strip_prefix("__NR_"), number.parse::<i32>()) else {
+                continue;
+            };
+            let pathway =
+                by_number(number).unwrap_or_else(|| panic!("{name} ({number}) is not in table.tsv"));
+            assert_eq!(pathway.name, name);
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_crate_of_names_knows_no_call_that_the_table_lacks() {
+        for call in syscalls::Sysno::iter() {
+            let pathway = by_number(call.id()).unwrap_or_else(|| panic!("{call} is not in table.tsv"));
+            assert_eq!(pathway.name, call.name());
+        }
+    }
+}
