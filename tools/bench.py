@@ -137,12 +137,11 @@ def main() -> None:
     else:
         say("without root: on the mounts of this machine, and no second table")
     met = True
-    base = Path(sys.base_prefix)
     if options.only != "commands":
         live = [str(python), "-B", str(LIVE), str(options.pairs), *rows]
         met &= table("live transactions, as root" if root else "live transactions", lines_of(live, {}))
         if root:
-            with ordinary_user.ordinary_user([ROOT, base]) as user:
+            with ordinary_user.ordinary_user([ROOT, ordinary_user.interpreters()]) as user:
                 met &= table("live transactions, as an ordinary user", lines_as(user, live))
     if options.only != "live":
         commands = [str(bench), "commands", str(RELEASE / "tentative"), str(options.pairs), *rows]

@@ -87,6 +87,13 @@ def reveal(directory: Path, below: list[Path]) -> None:
         os.close(descriptor)
 
 
+def interpreters() -> Path:
+    """What an ordinary user must see to run the Python that runs us, with its siblings of other versions if they
+    are kept beside it the way pyenv does."""
+    prefix = Path(sys.base_prefix)
+    return prefix.parent if prefix.parent.name == "versions" else prefix
+
+
 class OrdinaryUser:
     """A user made for this run, with a home directory of his own."""
 
@@ -139,6 +146,10 @@ class OrdinaryUser:
         return os.waitstatus_to_exitcode(status)
 
     def left_in_tmp(self) -> list[Path]:
+        """What is his in /tmp, less what pytest keeps for looking at."""
+        return [path for path in self.everything_in_tmp() if not path.name.startswith("pytest-of-")]
+
+    def everything_in_tmp(self) -> list[Path]:
         """What is his in /tmp."""
         return sorted(path for path in Path("/tmp").iterdir() if path.lstat().st_uid == self.entry.pw_uid)
 
@@ -178,7 +189,7 @@ def ordinary_user(needed: list[Path]) -> Iterator[OrdinaryUser]:
                     continue
             time.sleep(0.05)
         # The next user gets the same number and should not be blamed for these.
-        for path in user.left_in_tmp():
+        for path in user.everything_in_tmp():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         subprocess.run(["userdel", "--force", name], check=True, stderr=subprocess.DEVNULL)
         shutil.rmtree(home, ignore_errors=True)

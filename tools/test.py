@@ -150,7 +150,7 @@ def second_run(suite: Suite, scratch: Path) -> bool:
     if shutil.which("useradd") is None:
         say("NO SECOND RUN: there is no useradd to make an ordinary user with")
         return os.environ.get("CI") != "true"
-    needed = [ROOT, scratch, Path(sys.base_prefix), *([suite.nextest] if suite.nextest else [])]
+    needed = [ROOT, scratch, ordinary_user.interpreters(), *([suite.nextest] if suite.nextest else [])]
     with ordinary_user.ordinary_user(needed) as user:
         well = run_suite(suite, user.entry.pw_name, user.run, scratch)
         left = user.processes()
