@@ -8,8 +8,11 @@
 pub mod change;
 pub mod containment;
 pub mod effect;
+pub mod files;
+pub mod journal;
 pub mod layer;
 pub mod pathways;
 pub mod policy;
 pub mod record;
+pub mod store;
 pub mod verdict;

@@ -21,20 +21,22 @@ const _: () = assert!(size_of::<Attributes>() == 32);
 /// `MOUNT_ATTR_RDONLY`.
 const READ_ONLY: u64 = 1;
 
-/// Makes the mount that `mount` refers to (a descriptor from `open_tree` or `fsmount`) read-only, it alone.
+/// Makes the mount that `mount` refers to (a descriptor from `open_tree` or `fsmount`) read-only: it alone, or with
+/// every mount below it.
 ///
 /// # Errors
 /// `EPERM` without CAP_SYS_ADMIN over the mount namespace, `ENOSYS` before Linux 5.12.
-pub fn set_read_only<Fd: AsFd>(mount: Fd) -> Result<(), Errno> {
+pub fn set_read_only<Fd: AsFd>(mount: Fd, recursive: bool) -> Result<(), Errno> {
     let attributes = Attributes { set: READ_ONLY, clear: 0, propagation: 0, user_namespace: 0 };
     let empty: &CStr = c"";
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: mount_setattr wants a terminated path and a `mount_attr` of the size given: `Attributes` has its layout.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_fd().as_raw_fd(),
             empty.as_ptr(),
-            libc::AT_EMPTY_PATH,
+            flags,
             &raw const attributes,
             size_of::<Attributes>(),
         )

@@ -1,0 +1,115 @@
+//! Directories that are made in an upper directory beforehand.
+//!
+//! The root of an overlay has the attributes of its upper directory, so that one is always among them. For an ordinary
+//! user there are more: the kernel says EOVERFLOW when it has to copy up a directory whose owner or group the user
+//! namespace does not know, and it does that for every parent of a file that is written. Those that are made beforehand
+//! belong to the user; where he may not write outside they lose the write bit, so that he may not inside either.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+use crate::files::plan::{Ancestor, Privilege};
+
+/// How deep directories are looked at that no name leads to.
+const LEVELS: usize = 3;
+/// How many are looked at in one cover before looking stops: a bound on the time a begin takes.
+const LOOKED_AT: usize = 2_000;
+
+/// The mode that a directory made beforehand gets.
+pub(super) fn mode_inside(directory: &Path, privilege: Privilege) -> u32 {
+    let mode = fs::metadata(directory).map_or(0o755, |metadata| metadata.mode() & 0o7777);
+    if privilege == Privilege::Root || may_write(directory) { mode } else { mode & !0o222 }
+}
+
+fn may_write(directory: &Path) -> bool {
+    accessat(CWD, directory, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+}
+
+/// The root of the cover over `path`.
+pub(super) fn root_of(path: &Path, privilege: Privilege) -> Ancestor {
+    Ancestor { path: PathBuf::new(), mode: mode_inside(path, privilege) }
+}
+
+/// What an ordinary user needs below `root`: the way to the given directories and to the working directory, and those of
+/// the first levels that he may write to or that lead to such ones.
+pub(super) fn for_user(root: &Path, named: &[PathBuf]) -> Vec<Ancestor> {
+    let mut search = Search { found: Vec::new(), budget: LOOKED_AT };
+    for directory in named.iter().cloned().chain(std::env::current_dir()) {
+        if let Ok(below) = directory.strip_prefix(root) {
+            let mut way = root.to_owned();
+            for step in below {
+                way.push(step);
+                search.note_if_foreign(&way);
+            }
+        }
+    }
+    // An unreadable directory ends the look at it, not the begin: nobody can write below what he cannot look up by name
+    // here either.
+    let _ = search.look_below(root, LEVELS);
+    // A directory of his own between two foreign ones has to be there as well.
+    let between: Vec<PathBuf> =
+        search.found.iter().flat_map(|path| path.ancestors().skip(1)).map(PathBuf::from).collect();
+    search.found.extend(between.into_iter().filter(|path| path.starts_with(root) && path != root));
+    search.found.sort();
+    search.found.dedup();
+    let mut ancestors = vec![root_of(root, Privilege::User)];
+    ancestors.extend(search.found.into_iter().filter_map(|directory| {
+        let path = directory.strip_prefix(root).ok()?.to_owned();
+        Some(Ancestor { path, mode: mode_inside(&directory, Privilege::User) })
+    }));
+    ancestors
+}
+
+struct Search {
+    found: Vec<PathBuf>,
+    budget: usize,
+}
+
+impl Search {
+    /// Notes the directory if its owner or group is not the user's own, so that the kernel could not copy it up.
+    fn note_if_foreign(&mut self, directory: &Path) -> bool {
+        let foreign =
+            fs::symlink_metadata(directory).is_ok_and(|metadata| metadata.is_dir() && is_foreign(&metadata));
+        if foreign {
+            self.found.push(directory.to_owned());
+        }
+        foreign
+    }
+
+    /// Says whether anything below is the user's or writable, noting the foreign directories that lead there.
+    fn look_below(&mut self, directory: &Path, levels: usize) -> io::Result<bool> {
+        let mut wanted = false;
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                continue;
+            }
+            if self.budget == 0 {
+                return Ok(wanted);
+            }
+            self.budget -= 1;
+            let path = entry.path();
+            let metadata = entry.metadata()?;
+            if !is_foreign(&metadata) {
+                wanted = true;
+                continue;
+            }
+            let leads = levels > 1 && self.look_below(&path, levels - 1).unwrap_or(false);
+            if leads || may_write(&path) {
+                self.found.push(path);
+                wanted = true;
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+fn is_foreign(metadata: &fs::Metadata) -> bool {
+    metadata.uid() != rustix::process::geteuid().as_raw()
+        || metadata.gid() != rustix::process::getegid().as_raw()
+}

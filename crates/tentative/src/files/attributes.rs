@@ -1,0 +1,290 @@
+//! Attributes of files: mode, owner, times, extended attributes; and copies that keep them.
+//!
+//! The overlay's own attributes (`user.overlay.*`) are never copied and never compared.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _, fs::OpenOptionsExt as _},
+    path::Path,
+};
+
+use rustix::{
+    fs::{
+        AtFlags, CWD, FileType, Gid, Mode, SeekFrom, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
+        copy_file_range, ftruncate, ioctl_ficlone, lgetxattr, llistxattr, lremovexattr, lsetxattr, mknodat,
+        seek, utimensat,
+    },
+    io::Errno,
+};
+
+/// What the overlay keeps its own notes under.
+const OVERLAY: &[u8] = b"user.overlay.";
+/// The longest value of an extended attribute, and of their list.
+const LONGEST: usize = 65_536;
+
+/// The extended attributes of an object, symbolic links not followed, without the overlay's own; sorted by name.
+///
+/// # Errors
+/// What listing or reading them fails with; a file system without any has none.
+pub fn extended(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut found = Vec::new();
+    for name in names(path)? {
+        if name.starts_with(OVERLAY) {
+            continue;
+        }
+        if let Some(value) = value(path, &name)? {
+            found.push((name, value));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The overlay's own attribute `user.overlay.NAME` of an object.
+///
+/// # Errors
+/// What reading it fails with.
+pub fn overlay_note(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
+    value(path, &[OVERLAY, name.as_bytes()].concat())
+}
+
+/// Removes the overlay's own attributes from one object.
+///
+/// # Errors
+/// What removing them fails with.
+pub fn strip(path: &Path) -> io::Result<()> {
+    for name in names(path)?.iter().filter(|name| name.starts_with(OVERLAY)) {
+        match lremovexattr(path, OsStr::from_bytes(name)) {
+            Err(error) if error != Errno::NODATA => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn names(path: &Path) -> io::Result<Vec<Vec<u8>>> {
+    let mut buffer = [0_u8; 1024];
+    let bytes = match llistxattr(path, &mut buffer[..]) {
+        Ok(length) => buffer[..length].to_vec(),
+        Err(Errno::RANGE) => {
+            let mut large = vec![0_u8; LONGEST];
+            let length = llistxattr(path, &mut large[..])?;
+            large.truncate(length);
+            large
+        }
+        Err(Errno::NOTSUP) => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(bytes.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+}
+
+fn value(path: &Path, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let mut buffer = [0_u8; 512];
+    match lgetxattr(path, OsStr::from_bytes(name), &mut buffer[..]) {
+        Ok(length) => Ok(Some(buffer[..length].to_vec())),
+        Err(Errno::RANGE) => {
+            let mut large = vec![0_u8; LONGEST];
+            let length = lgetxattr(path, OsStr::from_bytes(name), &mut large[..])?;
+            large.truncate(length);
+            Ok(Some(large))
+        }
+        Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives `to` the owner, mode, extended attributes and times of `from`, whatever kind of object they are.
+///
+/// # Errors
+/// What setting one of them fails with. Extended attributes that the target's file system or the caller's privilege
+/// does not allow are errors too, except security labels, which the kernel chooses.
+pub fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(from)?;
+    copy_extended(from, to)?;
+    copy_owner_mode_times(&metadata, to)
+}
+
+/// Gives `to` the owner, mode and times in `metadata`.
+///
+/// # Errors
+/// What setting one of them fails with.
+pub fn copy_owner_mode_times(metadata: &fs::Metadata, to: &Path) -> io::Result<()> {
+    let now = fs::symlink_metadata(to)?;
+    if (now.uid(), now.gid()) != (metadata.uid(), metadata.gid()) {
+        let (owner, group) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
+        chownat(CWD, to, Some(owner), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    if !metadata.is_symlink() {
+        // After the owner: a change of owner clears the set-id bits.
+        chmodat(CWD, to, Mode::from_raw_mode(metadata.mode() & 0o7777), AtFlags::empty())?;
+    }
+    set_times(metadata, to)
+}
+
+fn set_times(metadata: &fs::Metadata, to: &Path) -> io::Result<()> {
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: metadata.atime(), tv_nsec: metadata.atime_nsec() },
+        last_modification: Timespec { tv_sec: metadata.mtime(), tv_nsec: metadata.mtime_nsec() },
+    };
+    Ok(utimensat(CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Makes the extended attributes of `to` those of `from`.
+///
+/// # Errors
+/// What setting or removing one fails with.
+pub fn copy_extended(from: &Path, to: &Path) -> io::Result<()> {
+    let (wanted, present) = (extended(from)?, extended(to)?);
+    for (name, value) in wanted.iter().filter(|pair| !present.contains(pair)) {
+        match lsetxattr(to, OsStr::from_bytes(name), value, XattrFlags::empty()) {
+            Err(error) if !name.starts_with(b"security.selinux") => return Err(error.into()),
+            _ => {}
+        }
+    }
+    for (name, _) in present.iter().filter(|(name, _)| !wanted.iter().any(|(other, _)| other == name)) {
+        match lremovexattr(to, OsStr::from_bytes(name)) {
+            Err(error) if !name.starts_with(b"security.") => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Gives the directory `to` the attributes of `from` with another mode; owner and extended attributes only as far as
+/// the caller may set them, since this is for directories of the store.
+///
+/// # Errors
+/// What setting mode or times fails with.
+pub(super) fn copy_directory(from: &Path, to: &Path, mode: u32) -> io::Result<()> {
+    let metadata = fs::metadata(from)?;
+    let (owner, group) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
+    match chownat(CWD, to, Some(owner), Some(group), AtFlags::empty()) {
+        Err(error) if error != Errno::PERM => return Err(error.into()),
+        _ => {}
+    }
+    for (name, value) in extended(from).unwrap_or_default() {
+        // Access control lists and labels that only root may set: see above.
+        let _ = lsetxattr(to, OsStr::from_bytes(&name), &value, XattrFlags::empty());
+    }
+    chmodat(CWD, to, Mode::from_raw_mode(mode), AtFlags::empty())?;
+    set_times(&metadata, to)
+}
+
+/// Copies a regular file of the outside into the store, with its mode and times, and its owner where that is allowed.
+///
+/// # Errors
+/// What reading or writing fails with.
+pub(super) fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    let source = File::open(from)?;
+    let metadata = source.metadata()?;
+    let target = File::create(to)?;
+    copy_content(&source, &target)?;
+    let (owner, group) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
+    match chownat(CWD, to, Some(owner), Some(group), AtFlags::empty()) {
+        Err(error) if error != Errno::PERM => return Err(error.into()),
+        _ => {}
+    }
+    chmodat(CWD, to, Mode::from_raw_mode(metadata.mode() & 0o7777), AtFlags::empty())?;
+    set_times(&metadata, to)
+}
+
+/// Makes the content of `target` that of `source`: shared blocks where the file system can, holes kept.
+///
+/// # Errors
+/// What reading or writing fails with.
+pub fn copy_content(source: &File, target: &File) -> io::Result<()> {
+    let length = source.metadata()?.len();
+    if ioctl_ficlone(target, source).is_ok() {
+        return Ok(ftruncate(target, length)?);
+    }
+    ftruncate(target, 0)?;
+    ftruncate(target, length)?;
+    let mut at = 0;
+    while at < length {
+        let start = match seek(source, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(()),
+            Err(Errno::INVAL) => at,
+            Err(error) => return Err(error.into()),
+        };
+        let end = seek(source, SeekFrom::Hole(start)).unwrap_or(length);
+        copy_range(source, target, start, end)?;
+        at = end.max(start + 1);
+    }
+    Ok(())
+}
+
+fn copy_range(source: &File, target: &File, start: u64, end: u64) -> io::Result<()> {
+    let (mut from, mut to) = (start, start);
+    while from < end {
+        let wanted = usize::try_from(end - from).unwrap_or(usize::MAX).min(1 << 30);
+        match copy_file_range(source, Some(&mut from), target, Some(&mut to), wanted) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::IO) => {
+                return copy_by_hand(source, target, from, end);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn copy_by_hand(source: &File, target: &File, mut at: u64, end: u64) -> io::Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let mut buffer = vec![0_u8; 1 << 16];
+    while at < end {
+        let wanted = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
+        let read = source.read_at(&mut buffer[..wanted], at)?;
+        if read == 0 {
+            return Ok(());
+        }
+        target.write_all_at(&buffer[..read], at)?;
+        at += read as u64;
+    }
+    Ok(())
+}
+
+/// Copies one object that is not a directory to a path where nothing is, with everything it has.
+///
+/// # Errors
+/// What making it or setting its attributes fails with.
+pub fn copy_object(from: &Path, to: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(from)?;
+    let kind = FileType::from_raw_mode(metadata.mode());
+    match kind {
+        FileType::RegularFile => {
+            let source = File::open(from)?;
+            let target = File::options().write(true).create_new(true).mode(0o600).open(to)?;
+            copy_content(&source, &target)?;
+        }
+        FileType::Symlink => std::os::unix::fs::symlink(fs::read_link(from)?, to)?,
+        _ => mknodat(CWD, to, kind, Mode::from_raw_mode(0o600), metadata.rdev())?,
+    }
+    copy_all(from, to)
+}
+
+/// Says whether two regular files have the same content.
+///
+/// # Errors
+/// What reading them fails with.
+pub fn same_content(one: &Path, other: &Path) -> io::Result<bool> {
+    use io::Read as _;
+    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    let (mut left, mut right) = (vec![0_u8; 1 << 16], vec![0_u8; 1 << 16]);
+    loop {
+        let read = one.read(&mut left)?;
+        if read == 0 {
+            return Ok(other.read(&mut right[..1])? == 0);
+        }
+        match other.read_exact(&mut right[..read]) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            result => result?,
+        }
+        if left[..read] != right[..read] {
+            return Ok(false);
+        }
+    }
+}

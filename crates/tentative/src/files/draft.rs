@@ -1,0 +1,346 @@
+//! Drafting a plan: which path gets which cover, and where the upper directories go.
+//!
+//! Drafting only reads. What it decides is made by [`super::plan::Plan::make`] after the plan has been saved.
+
+use std::{
+    collections::BTreeSet,
+    env, fs, io,
+    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+use crate::{
+    containment::Gap,
+    files::{
+        ancestors, attributes,
+        moment::Moment,
+        mountinfo::{self, Mount},
+        name,
+        plan::{Cover, CoverKind, Plan, PlanError, Privilege},
+    },
+    layer::Layer,
+    store::Transaction,
+};
+
+/// Trees that the sandbox makes itself.
+const SANDBOX_OWN: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// What of them is covered all the same.
+const SHARED_MEMORY: &str = "/dev/shm";
+
+/// File systems that are interfaces of the kernel: showing the host's own inside would be a way out.
+const KERNEL: [&str; 22] = [
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "nfsd",
+    "nsfs",
+    "proc",
+    "pstore",
+    "rpc_pipefs",
+    "securityfs",
+    "selinuxfs",
+    "sysfs",
+    "tracefs",
+];
+
+/// File systems that cannot hold an upper directory: no `RENAME_WHITEOUT`, no attributes, or another overlay.
+const NO_UPPER: [&str; 18] = [
+    "9p", "afs", "ceph", "cifs", "ecryptfs", "erofs", "exfat", "iso9660", "msdos", "nfs", "nfs4", "ntfs",
+    "ntfs3", "overlay", "smb3", "squashfs", "vfat", "virtiofs",
+];
+
+/// A file of this size or smaller is copied into a skeleton; a larger one is shown read-only.
+const SKELETON_FILE_BYTES: u64 = 16 << 20;
+
+fn can_hold_upper(file_system: &str) -> bool {
+    !NO_UPPER.contains(&file_system) && !file_system.starts_with("fuse")
+}
+
+/// Decides everything about a plan.
+pub(super) fn draft(transaction: &Transaction, privilege: Privilege) -> Result<Plan, PlanError> {
+    let mounts: Vec<Mount> =
+        mountinfo::visible().map_err(PlanError::Mounts)?.into_iter().filter(is_ours).collect();
+    let mut drafting = Drafting {
+        store: transaction.dir(),
+        store_mount: mountinfo::mount_of(transaction.dir()),
+        mounts: &mounts,
+        privilege,
+        number: 0,
+        covers: Vec::new(),
+        places: BTreeSet::new(),
+        gaps: Vec::new(),
+        homes: homes(),
+    };
+    drafting.refuse_unfit_store()?;
+    for mount in &mounts {
+        drafting
+            .cover_mount(mount)
+            .map_err(|source| PlanError::Prepare { path: mount.path.clone(), source })?;
+    }
+    drafting.hide(transaction.store_root());
+    let mut covers = drafting.covers;
+    covers.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(Plan {
+        privilege,
+        begun: Moment { seconds: 0, nanoseconds: 0, exact: false },
+        covers,
+        places: drafting.places.into_iter().collect(),
+        gaps: drafting.gaps,
+    })
+}
+
+fn is_ours(mount: &Mount) -> bool {
+    mount.path.starts_with(SHARED_MEMORY) || !SANDBOX_OWN.iter().any(|own| mount.path.starts_with(own))
+}
+
+/// Directories on which an ordinary user's writes are likely: tried for upper directories, and copied up beforehand.
+fn homes() -> Vec<PathBuf> {
+    let mut homes: Vec<PathBuf> = ["HOME", "TMPDIR"]
+        .iter()
+        .filter_map(|variable| env::var_os(variable).map(PathBuf::from))
+        .filter_map(|path| fs::canonicalize(path).ok())
+        .collect();
+    homes.extend(["/tmp", "/var/tmp", "/dev/shm"].map(PathBuf::from));
+    homes
+}
+
+struct Drafting<'a> {
+    store: &'a Path,
+    store_mount: Option<u64>,
+    mounts: &'a [Mount],
+    privilege: Privilege,
+    number: usize,
+    covers: Vec<Cover>,
+    places: BTreeSet<PathBuf>,
+    gaps: Vec<Gap>,
+    homes: Vec<PathBuf>,
+}
+
+impl Drafting<'_> {
+    fn refuse_unfit_store(&self) -> Result<(), PlanError> {
+        let holder = self.mounts.iter().find(|mount| Some(mount.id) == self.store_mount);
+        match holder {
+            Some(mount) if !can_hold_upper(&mount.file_system) => Err(PlanError::NoUpper {
+                path: self.store.to_owned(),
+                file_system: mount.file_system.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn cover_mount(&mut self, mount: &Mount) -> io::Result<()> {
+        if KERNEL.contains(&mount.file_system.as_str()) {
+            if !mount.is_file && mount.file_system != "autofs" {
+                self.push(&mount.path, mount, CoverKind::Masked);
+            }
+            return Ok(());
+        }
+        if mount.read_only {
+            self.push(&mount.path, mount, CoverKind::ReadOnly);
+            return Ok(());
+        }
+        if mount.is_file {
+            return self.cover_file(&mount.path, mount);
+        }
+        let near = self.place_on(mount);
+        if self.privilege == Privilege::User && self.holds_mounts(&mount.path) {
+            self.cover_split(&mount.path, mount, near.as_deref())
+        } else {
+            self.cover_directory(&mount.path, mount, near.as_deref());
+            Ok(())
+        }
+    }
+
+    fn cover_file(&mut self, path: &Path, mount: &Mount) -> io::Result<()> {
+        let metadata = fs::symlink_metadata(path)?;
+        if metadata.is_file() && accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS).is_ok() {
+            let copy = self.numbered("copy");
+            self.push(path, mount, CoverKind::Copy { copy });
+        } else {
+            self.push(path, mount, CoverKind::ReadOnly);
+        }
+        Ok(())
+    }
+
+    fn holds_mounts(&self, directory: &Path) -> bool {
+        let all = self.mounts.iter().map(|mount| mount.path.as_path()).chain(SANDBOX_OWN.map(Path::new));
+        all.into_iter().any(|path| path != directory && path.starts_with(directory))
+    }
+
+    fn is_mount_point(&self, path: &Path) -> bool {
+        self.mounts.iter().any(|mount| mount.path == path)
+            || SANDBOX_OWN.iter().any(|own| path == Path::new(own))
+    }
+
+    /// Mounts of the outside are locked below `directory`: the kernel wants no overlay over it, so a skeleton stands
+    /// for the directory itself and each entry gets a cover of its own.
+    fn cover_split(&mut self, directory: &Path, mount: &Mount, near: Option<&Path>) -> io::Result<()> {
+        let skeleton = self.numbered("skeleton");
+        self.push_overlay(directory, mount, near, Some(skeleton));
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let (path, kind) = (entry.path(), entry.file_type()?);
+            if self.is_mount_point(&path) || kind.is_symlink() {
+                continue;
+            }
+            if kind.is_dir() {
+                if self.holds_mounts(&path) {
+                    self.cover_split(&path, mount, near)?;
+                } else {
+                    self.cover_directory(&path, mount, near);
+                }
+            } else if !is_copied_into_skeleton(&path, &entry.metadata()?) {
+                self.push(&path, mount, CoverKind::ReadOnly);
+                let reason = format!("{} is read-only inside: mounts lie beside it", name::shown(&path));
+                self.gaps.push(Gap { layer: Layer::Files, reason });
+            }
+        }
+        Ok(())
+    }
+
+    fn cover_directory(&mut self, path: &Path, mount: &Mount, near: Option<&Path>) {
+        self.push_overlay(path, mount, near, None);
+    }
+
+    fn push_overlay(&mut self, path: &Path, mount: &Mount, near: Option<&Path>, skeleton: Option<PathBuf>) {
+        let number = self.number.to_string();
+        self.number += 1;
+        let base = near.filter(|_| can_hold_upper(&mount.file_system)).unwrap_or(self.store);
+        let ancestors = match (self.privilege, &skeleton) {
+            (Privilege::User, None) => ancestors::for_user(path, &self.homes),
+            _ => vec![ancestors::root_of(path, self.privilege)],
+        };
+        let kind = CoverKind::Overlay {
+            lower: skeleton.unwrap_or_else(|| path.to_owned()),
+            upper: base.join("upper").join(&number),
+            work: base.join("work").join(&number),
+            near: near.map(|near| near.join("near")),
+            ancestors,
+        };
+        self.push(path, mount, kind);
+    }
+
+    fn push(&mut self, path: &Path, mount: &Mount, kind: CoverKind) {
+        self.covers.push(Cover {
+            path: path.to_owned(),
+            kind,
+            no_suid: mount.no_suid,
+            no_dev: mount.no_dev,
+            no_exec: mount.no_exec,
+        });
+    }
+
+    fn hide(&mut self, path: &Path) {
+        self.covers.push(Cover {
+            path: path.to_owned(),
+            kind: CoverKind::Hidden,
+            no_suid: true,
+            no_dev: true,
+            no_exec: true,
+        });
+    }
+
+    fn numbered(&mut self, kind: &str) -> PathBuf {
+        self.number += 1;
+        self.store.join(kind).join(self.number.to_string())
+    }
+
+    /// A directory of this transaction on the given mount, so that a commit can rename; the store where it is there.
+    fn place_on(&mut self, mount: &Mount) -> Option<PathBuf> {
+        if Some(mount.id) == self.store_mount {
+            return Some(self.store.to_owned());
+        }
+        let candidates: Vec<PathBuf> =
+            std::iter::once(mount.path.clone()).chain(self.homes.iter().cloned()).collect();
+        for candidate in candidates {
+            let usable = mountinfo::mount_of(&candidate) == Some(mount.id)
+                && accessat(CWD, &candidate, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_ok();
+            let shared = candidate.join(shared_name());
+            if usable && is_own_or_absent(&shared) {
+                let place = shared.join(self.store.file_name()?);
+                if self.places.insert(place.clone()) {
+                    self.hide(&shared);
+                }
+                return Some(place);
+            }
+        }
+        None
+    }
+}
+
+/// `.tentative-UID`: holds the transactions of one user on a file system that the store is not on.
+fn shared_name() -> String {
+    format!(".tentative-{}", rustix::process::geteuid().as_raw())
+}
+
+fn is_own_or_absent(shared: &Path) -> bool {
+    match fs::symlink_metadata(shared) {
+        Ok(metadata) => {
+            metadata.is_dir()
+                && metadata.uid() == rustix::process::geteuid().as_raw()
+                && metadata.mode() & 0o077 == 0
+        }
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// Makes a transaction's directory on another file system, with the shared one above it.
+pub(super) fn make_place(place: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.mode(0o700);
+    if let Some(shared) = place.parent() {
+        match builder.create(shared) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ if !is_own_or_absent(shared) => return Err(io::ErrorKind::PermissionDenied.into()),
+            _ => {}
+        }
+    }
+    builder.create(place)
+}
+
+fn is_copied_into_skeleton(path: &Path, metadata: &fs::Metadata) -> bool {
+    metadata.is_file()
+        && metadata.len() <= SKELETON_FILE_BYTES
+        && accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS).is_ok()
+}
+
+/// Fills a skeleton: directories empty, symbolic links and small files as they are, the rest as places to mount on.
+pub(super) fn make_skeleton(directory: &Path, skeleton: &Path) -> io::Result<()> {
+    fs::create_dir_all(skeleton)?;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let (from, to, kind) = (entry.path(), skeleton.join(entry.file_name()), entry.file_type()?);
+        if kind.is_dir() {
+            fs::create_dir(&to)?;
+            let mode = ancestors::mode_inside(&from, Privilege::User);
+            attributes::copy_directory(&from, &to, mode)?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&from)?, &to)?;
+        } else if is_copied_into_skeleton(&from, &entry.metadata()?) {
+            attributes::copy_file(&from, &to)?;
+        } else {
+            debug_assert!(
+                kind.is_file()
+                    || kind.is_fifo()
+                    || kind.is_socket()
+                    || kind.is_char_device()
+                    || kind.is_block_device()
+            );
+            fs::write(&to, b"")?;
+        }
+    }
+    let mode = ancestors::mode_inside(directory, Privilege::User);
+    attributes::copy_directory(directory, skeleton, mode)
+}

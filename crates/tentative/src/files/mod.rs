@@ -1,0 +1,14 @@
+//! Layer 5, the file system: overlays over every mounted file system, what they collected, and putting it in place.
+//!
+//! It never writes outside the store before the commit point of the journal, and it never implements copy-on-write of
+//! its own: the kernel's overlays do.
+
+mod ancestors;
+pub mod attributes;
+mod draft;
+pub mod moment;
+pub mod mount;
+pub mod mountinfo;
+pub mod name;
+pub mod plan;
+pub(crate) mod tree;

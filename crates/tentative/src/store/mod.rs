@@ -1,0 +1,245 @@
+//! The store: one directory for each transaction, and the lock that says whether somebody owns it.
+//!
+//! A transaction's directory is removed as a whole or kept as a whole. Nothing in it is written in place: documents are
+//! replaced by rename. The journal, which decides a commit, is in [`crate::journal`].
+
+mod error;
+mod id;
+mod recover;
+mod transaction;
+
+use std::{
+    env, fs,
+    io::{self, Write as _},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+
+pub use error::{ResolveError, StoreError};
+pub use id::Id;
+pub use recover::{Outcome, Recovered};
+pub use transaction::{Phase, Transaction};
+
+use crate::{
+    files::tree,
+    record::{Record, State},
+};
+
+/// The first line of the store's `format` file.
+const FORMAT: &str = "tentative store 1\n";
+
+/// A directory of transactions.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// What `list` says about a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Its id.
+    pub id: Id,
+    /// Where it is in its life.
+    pub state: State,
+    /// The program and its arguments.
+    pub program: Vec<String>,
+    /// Wall-clock start, nanoseconds since 1970.
+    pub started_ns: u64,
+    /// Bytes that it occupies on disk.
+    pub bytes: u64,
+    /// How many changes a commit would apply.
+    pub changes: usize,
+}
+
+impl Store {
+    /// Opens the user's store, making it when it is not there: `$TENTATIVE_HOME`, else `/var/lib/tentative` for root,
+    /// else `$XDG_STATE_HOME/tentative`, else `~/.local/state/tentative`.
+    ///
+    /// # Errors
+    /// See [`Store::open`]; also when no variable says where a home is.
+    pub fn open_default() -> Result<Store, StoreError> {
+        Store::open(&default_root().ok_or(StoreError::NoHome)?)
+    }
+
+    /// Opens a store, making it when it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be made, is of another format, or belongs to somebody else.
+    pub fn open(path: &Path) -> Result<Store, StoreError> {
+        let failed = |source| StoreError::Open { path: path.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        let root = fs::canonicalize(path).map_err(failed)?;
+        if fs::metadata(&root).map_err(failed)?.uid() != rustix::process::geteuid().as_raw() {
+            return Err(StoreError::Foreign(root));
+        }
+        let format = root.join("format");
+        match fs::read_to_string(&format) {
+            Ok(text) if text == FORMAT => {}
+            Ok(text) if !text.is_empty() => return Err(StoreError::Format { path: root, found: text }),
+            Ok(_) => replace(&format, FORMAT.as_bytes(), true).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                replace(&format, FORMAT.as_bytes(), true).map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        Ok(Store { root })
+    }
+
+    /// The store's directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes a transaction, owned by the caller until it is dropped, kept, committed or discarded.
+    ///
+    /// # Errors
+    /// When its directory cannot be made.
+    pub fn create(&self) -> Result<Transaction, StoreError> {
+        // Held so that `recover` does not see the directory before its lock is taken.
+        let _gate = self.gate()?;
+        loop {
+            let id = Id::random()?;
+            let dir = self.root.join(id.as_str());
+            match fs::DirBuilder::new().mode(0o700).create(&dir) {
+                Ok(()) => {
+                    let lock = try_lock(&dir)?.ok_or_else(|| StoreError::Busy(id.clone()))?;
+                    let transaction = Transaction::adopt(id, dir, lock);
+                    transaction.set_phase(&Phase::Running)?;
+                    return Ok(transaction);
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(StoreError::Write { path: dir, source }),
+            }
+        }
+    }
+
+    /// The transactions in the store, oldest first; what another process removes meanwhile is left out.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn list(&self) -> Result<Vec<Summary>, StoreError> {
+        let mut list: Vec<Summary> = self.ids()?.into_iter().filter_map(|id| self.summary(id)).collect();
+        list.sort_by(|a, b| (a.started_ns, &a.id).cmp(&(b.started_ns, &b.id)));
+        Ok(list)
+    }
+
+    /// The id that starts with `prefix`.
+    ///
+    /// # Errors
+    /// When none does, or more than one.
+    pub fn resolve(&self, prefix: &str) -> Result<Id, ResolveError> {
+        let mut found: Vec<Id> =
+            self.ids()?.into_iter().filter(|id| id.as_str().starts_with(prefix)).collect();
+        match found.len() {
+            1 if !prefix.is_empty() => Ok(found.remove(0)),
+            0 => Err(ResolveError::Unknown(prefix.to_owned())),
+            _ => Err(ResolveError::Ambiguous { prefix: prefix.to_owned(), matches: found }),
+        }
+    }
+
+    /// Takes ownership of a transaction that is pending.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] while somebody else owns it, [`StoreError::NotPending`] if it is not pending.
+    pub fn load(&self, id: &Id) -> Result<Transaction, StoreError> {
+        let dir = self.root.join(id.as_str());
+        let lock = try_lock(&dir)?.ok_or_else(|| StoreError::Busy(id.clone()))?;
+        let transaction = Transaction::adopt(id.clone(), dir, lock);
+        match transaction.phase()? {
+            Phase::Pending => Ok(transaction),
+            _ => Err(StoreError::NotPending(id.clone())),
+        }
+    }
+
+    /// Reads the record of a transaction without owning it.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be understood.
+    pub fn record(&self, id: &Id) -> Result<Record, StoreError> {
+        transaction::read_document(&self.root.join(id.as_str()).join(transaction::RECORD))
+    }
+
+    fn gate(&self) -> Result<OwnedFd, StoreError> {
+        let path = self.root.join("gate");
+        let failed =
+            |source: rustix::io::Errno| StoreError::Write { path: path.clone(), source: source.into() };
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
+        let gate = openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+        flock(&gate, FlockOperation::LockExclusive).map_err(failed)?;
+        Ok(gate)
+    }
+
+    fn ids(&self) -> Result<Vec<Id>, StoreError> {
+        let failed = |source| StoreError::Read { path: self.root.clone(), source };
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(failed)? {
+            ids.extend(entry.map_err(failed)?.file_name().to_str().and_then(|name| name.parse().ok()));
+        }
+        Ok(ids)
+    }
+
+    fn summary(&self, id: Id) -> Option<Summary> {
+        let dir = self.root.join(id.as_str());
+        let phase = transaction::read_phase(&dir).ok()?;
+        let record: Option<Record> = transaction::read_document(&dir.join(transaction::RECORD)).ok();
+        let bytes =
+            tree::bytes(&dir) + transaction::places(&dir).iter().map(|place| tree::bytes(place)).sum::<u64>();
+        Some(Summary {
+            id,
+            state: phase.state(),
+            program: record.as_ref().map(|record| record.program.clone()).unwrap_or_default(),
+            started_ns: record.as_ref().map_or(0, |record| record.started_ns),
+            bytes,
+            changes: record.as_ref().map_or(0, |record| record.changes.len()),
+        })
+    }
+}
+
+fn default_root() -> Option<PathBuf> {
+    let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(path) = variable("TENTATIVE_HOME") {
+        return Some(path);
+    }
+    if rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from("/var/lib/tentative"));
+    }
+    match variable("XDG_STATE_HOME").filter(|path| path.is_absolute()) {
+        Some(state) => Some(state.join("tentative")),
+        None => Some(variable("HOME")?.join(".local/state/tentative")),
+    }
+}
+
+/// Takes the lock of a transaction's directory; none while somebody else has it.
+fn try_lock(dir: &Path) -> Result<Option<OwnedFd>, StoreError> {
+    let failed = |source: rustix::io::Errno| StoreError::Read { path: dir.to_owned(), source: source.into() };
+    let lock = openat(CWD, dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed)?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(lock)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Replaces a file by rename; `durable` waits until content and name are on disk.
+fn replace(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let fresh = path.with_file_name(name);
+    let mut file = fs::File::create(&fresh)?;
+    file.write_all(content)?;
+    if durable {
+        file.sync_all()?;
+    }
+    fs::rename(&fresh, path)?;
+    if durable && let Some(parent) = path.parent() {
+        fs::File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}

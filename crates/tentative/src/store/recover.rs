@@ -1,0 +1,73 @@
+//! Recovery: what to do with the directories of transactions whose owner is gone.
+//!
+//! A journal with a commit record is rolled forward. A durable pending transaction is kept. Everything else is discarded,
+//! and what a power loss may have torn is named. Transactions that somebody owns are left alone.
+
+use super::{Id, Phase, Store, StoreError, Transaction, transaction::boot_id, try_lock};
+
+/// What was done with one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its commit was carried to the end.
+    RolledForward,
+    /// It was running when its owner died, and is gone.
+    Discarded,
+    /// It was being kept when its owner died; it is pending now.
+    Kept,
+    /// It was being kept when the machine stopped: its files may be torn, so it is gone.
+    Torn,
+    /// Its commit could not be carried to the end; it waits for the next recovery.
+    Stuck {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One transaction that was recovered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// Its id.
+    pub id: Id,
+    /// What was done.
+    pub outcome: Outcome,
+}
+
+impl Store {
+    /// Finishes or removes what processes that died have left.
+    ///
+    /// # Errors
+    /// When the store cannot be read or something cannot be removed.
+    pub fn recover(&self) -> Result<Vec<Recovered>, StoreError> {
+        let mut recovered = Vec::new();
+        for id in self.ids()? {
+            let dir = self.root.join(id.as_str());
+            let owned = {
+                let _gate = self.gate()?;
+                match try_lock(&dir) {
+                    Ok(Some(lock)) => Transaction::adopt(id.clone(), dir, lock),
+                    // Owned by somebody, or removed meanwhile.
+                    Ok(None) | Err(StoreError::Read { .. }) => continue,
+                    Err(error) => return Err(error),
+                }
+            };
+            if let Some(outcome) = recover_one(owned)? {
+                recovered.push(Recovered { id, outcome });
+            }
+        }
+        Ok(recovered)
+    }
+}
+
+fn recover_one(mut transaction: Transaction) -> Result<Option<Outcome>, StoreError> {
+    match transaction.phase() {
+        Ok(Phase::Pending) => Ok(None),
+        Ok(Phase::Keeping { boot }) if boot == boot_id()? => {
+            transaction.keep()?;
+            Ok(Some(Outcome::Kept))
+        }
+        Ok(Phase::Keeping { .. }) => transaction.discard().map(|()| Some(Outcome::Torn)),
+        Ok(Phase::Running | Phase::Committed) | Err(_) => {
+            transaction.discard().map(|()| Some(Outcome::Discarded))
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! One transaction's directory and what is in it.
+//!
+//! `phase.json` says where it is in its life; `plan.json`, `record.json` and `effects.jsonl` say what it is; `upper/N` and
+//! `work/N` are the overlays'; `journal` decides a commit. Dropping a [`Transaction`] gives up ownership and removes
+//! nothing.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tentative_sys::crash;
+
+use super::{Id, StoreError, replace};
+use crate::{
+    effect::Effect,
+    files::{plan::Plan, tree},
+    record::{Record, State},
+};
+
+pub(super) const RECORD: &str = "record.json";
+const PHASE: &str = "phase.json";
+const PLAN: &str = "plan.json";
+const EFFECTS: &str = "effects.jsonl";
+
+/// Where a transaction is in its life, as its directory says; `committing` is said by the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "lowercase")]
+pub enum Phase {
+    /// The code runs, or its owner has died.
+    Running,
+    /// The code has ended and its files are being written to disk.
+    Keeping {
+        /// The boot in which that began: in another one they may be torn.
+        boot: String,
+    },
+    /// Durable, waiting for the decision.
+    Pending,
+    /// The changes are in place.
+    Committed,
+}
+
+impl Phase {
+    /// The state that a record shows for it.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match self {
+            Phase::Running | Phase::Keeping { .. } => State::Running,
+            Phase::Pending => State::Pending,
+            Phase::Committed => State::Committed,
+        }
+    }
+}
+
+/// A transaction that this process owns.
+#[derive(Debug)]
+pub struct Transaction {
+    id: Id,
+    dir: PathBuf,
+    /// Says by its lock that somebody lives who owns the directory.
+    _lock: OwnedFd,
+}
+
+impl Transaction {
+    pub(super) fn adopt(id: Id, dir: PathBuf, lock: OwnedFd) -> Transaction {
+        Transaction { id, dir, _lock: lock }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &Id {
+        &self.id
+    }
+
+    /// Its directory in the store.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The store's directory.
+    #[must_use]
+    pub fn store_root(&self) -> &Path {
+        self.dir.parent().unwrap_or(&self.dir)
+    }
+
+    /// Where it is in its life.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn phase(&self) -> Result<Phase, StoreError> {
+        read_phase(&self.dir)
+    }
+
+    pub(crate) fn set_phase(&self, phase: &Phase) -> Result<(), StoreError> {
+        let durable = *phase != Phase::Running;
+        self.write_document(PHASE, phase, durable)
+    }
+
+    /// Saves the record.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save_record(&self, record: &Record) -> Result<(), StoreError> {
+        self.write_document(RECORD, record, false)
+    }
+
+    /// The record as it was saved last.
+    ///
+    /// # Errors
+    /// When there is none or it cannot be understood.
+    pub fn record(&self) -> Result<Record, StoreError> {
+        read_document(&self.dir.join(RECORD))
+    }
+
+    /// Saves the plan of covers.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save_plan(&self, plan: &Plan) -> Result<(), StoreError> {
+        self.write_document(PLAN, plan, false)
+    }
+
+    /// The plan of covers as it was saved last.
+    ///
+    /// # Errors
+    /// When there is none (files were not contained) or it cannot be understood.
+    pub fn plan(&self) -> Result<Plan, StoreError> {
+        read_document(&self.dir.join(PLAN))
+    }
+
+    /// Says whether it has a plan: without the file layer there is none.
+    #[must_use]
+    pub fn has_plan(&self) -> bool {
+        self.dir.join(PLAN).exists()
+    }
+
+    /// Appends effects to the record of effects.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn add_effects(&self, effects: &[Effect]) -> Result<(), StoreError> {
+        let path = self.dir.join(EFFECTS);
+        let mut lines = Vec::new();
+        for effect in effects {
+            serde_json::to_writer(&mut lines, effect)
+                .map_err(|source| StoreError::Damaged { path: path.clone(), source })?;
+            lines.push(b'\n');
+        }
+        let failed = |source| StoreError::Write { path: path.clone(), source };
+        let mut file = fs::File::options().create(true).append(true).open(&path).map_err(failed)?;
+        file.write_all(&lines).map_err(failed)
+    }
+
+    /// The effects that were appended.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn effects(&self) -> Result<Vec<Effect>, StoreError> {
+        let path = self.dir.join(EFFECTS);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(StoreError::Read { path, source }),
+        };
+        text.split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| {
+                serde_json::from_slice(line)
+                    .map_err(|source| StoreError::Damaged { path: path.clone(), source })
+            })
+            .collect()
+    }
+
+    /// Makes it pending: its files are written to disk, then it is marked. The sandbox's mounts must be gone or idle.
+    ///
+    /// # Errors
+    /// When something cannot be written; it is then still as it was.
+    pub fn keep(&mut self) -> Result<(), StoreError> {
+        crash::point("keep-begin");
+        self.set_phase(&Phase::Keeping { boot: boot_id()? })?;
+        crash::point("keep-marked");
+        for directory in [&self.dir].into_iter().chain(&places(&self.dir)) {
+            tree::sync(directory)?;
+            crash::point("keep-synced");
+        }
+        self.set_phase(&Phase::Pending)?;
+        crash::point("keep-done");
+        Ok(())
+    }
+
+    /// Removes everything that it has: in the store and on other file systems.
+    ///
+    /// # Errors
+    /// When something cannot be removed; `recover` tries again.
+    pub fn discard(self) -> Result<(), StoreError> {
+        self.remove()
+    }
+
+    pub(crate) fn remove(&self) -> Result<(), StoreError> {
+        // A journal that is gone can no longer be rolled forward, and one in a half-removed directory must not be.
+        crash::point("discard-begin");
+        if self.phase().is_ok_and(|phase| phase != Phase::Committed) {
+            self.set_phase(&Phase::Running)?;
+        }
+        for place in places(&self.dir) {
+            tree::remove(&place)?;
+            if let Some(shared) = place.parent() {
+                // Other transactions may have theirs there.
+                let _ = fs::remove_dir(shared);
+            }
+            crash::point("discard-place");
+        }
+        tree::remove(&self.dir)?;
+        crash::point("discard-done");
+        Ok(())
+    }
+
+    fn write_document<T: Serialize>(
+        &self,
+        name: &str,
+        document: &T,
+        durable: bool,
+    ) -> Result<(), StoreError> {
+        let path = self.dir.join(name);
+        let text = serde_json::to_vec(document)
+            .map_err(|source| StoreError::Damaged { path: path.clone(), source })?;
+        replace(&path, &text, durable).map_err(|source| StoreError::Write { path, source })
+    }
+}
+
+pub(super) fn read_document<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
+    let text = fs::read(path).map_err(|source| StoreError::Read { path: path.to_owned(), source })?;
+    serde_json::from_slice(&text).map_err(|source| StoreError::Damaged { path: path.to_owned(), source })
+}
+
+pub(super) fn read_phase(dir: &Path) -> Result<Phase, StoreError> {
+    read_document(&dir.join(PHASE))
+}
+
+/// The directories outside the store that the transaction in `dir` has; none when its plan is not there.
+pub(super) fn places(dir: &Path) -> Vec<PathBuf> {
+    read_document::<Plan>(&dir.join(PLAN)).map(|plan| plan.places).unwrap_or_default()
+}
+
+/// The kernel's name of this boot.
+pub(super) fn boot_id() -> Result<String, StoreError> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let text =
+        fs::read_to_string(path).map_err(|source| StoreError::Read { path: path.to_owned(), source })?;
+    Ok(text.trim().to_owned())
+}
