@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeSet,
     env, fs, io,
-    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -330,14 +330,11 @@ pub(super) fn make_skeleton(directory: &Path, skeleton: &Path) -> io::Result<()>
             std::os::unix::fs::symlink(fs::read_link(&from)?, &to)?;
         } else if is_copied_into_skeleton(&from, &entry.metadata()?) {
             attributes::copy_file(&from, &to)?;
+            if accessat(CWD, &from, Access::WRITE_OK, AtFlags::EACCESS).is_err() {
+                let mode = fs::metadata(&to)?.mode() & 0o7555;
+                fs::set_permissions(&to, fs::Permissions::from_mode(mode))?;
+            }
         } else {
-            debug_assert!(
-                kind.is_file()
-                    || kind.is_fifo()
-                    || kind.is_socket()
-                    || kind.is_char_device()
-                    || kind.is_block_device()
-            );
             fs::write(&to, b"")?;
         }
     }

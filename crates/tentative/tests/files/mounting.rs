@@ -1,0 +1,28 @@
+//! Mounting: the whole tree is covered, and nothing that is written inside reaches the outside.
+
+use std::fs;
+
+use crate::inside::{Place, run};
+
+#[test]
+fn what_is_written_inside_stays_inside() {
+    let place = Place::new();
+    fs::write(place.ground.join("old"), "old").unwrap();
+    let (transaction, plan) = place.begin();
+    assert!(plan.is_untouched().unwrap());
+    let output =
+        run(&transaction, &place.ground, "cat old && echo new > new && echo changed > old && cat new old");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "oldnew\nchanged\n", "{output:?}");
+    assert_eq!(fs::read_to_string(place.ground.join("old")).unwrap(), "old");
+    assert!(!place.ground.join("new").exists());
+    assert!(!plan.is_untouched().unwrap());
+    transaction.discard().unwrap();
+    assert_eq!(place.store.list().unwrap(), []);
+}
+
+#[test]
+fn temporary_directories_take_files() {
+    let place = Place::new();
+    let (transaction, _) = place.after("touch /tmp/t /var/tmp/t /dev/shm/t");
+    transaction.discard().unwrap();
+}
