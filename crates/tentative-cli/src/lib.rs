@@ -1,11 +1,92 @@
 //! The command line: `run(args) -> ExitCode`, one file for each verb.
+//!
+//! Standard output carries what was asked for (lists, diffs, JSON); reports, questions and errors go to standard error.
+//! No decision about transactions is made here that the library could make.
 
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
+pub mod arguments;
+mod error;
+mod probes;
+mod question;
+mod streams;
+mod values;
+mod verbs;
 
-/// Runs the command line and returns the exit status of INTERFACE's table.
+use std::{ffi::OsString, process::ExitCode};
+
+use arguments::{Arguments, Verb};
+use error::{CommandError, Kind};
+use streams::Streams;
+
+/// How the command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With an exit status.
+    Status(u8),
+    /// By a signal, as the program did.
+    Signal(i32),
+}
+
+impl End {
+    /// The verb did what it was asked for.
+    pub(crate) const WELL: End = End::Status(0);
+}
+
+/// Runs the command line (the program's own name first) and returns the exit status of docs/reference/command-line.md.
+///
+/// If the program that was run was killed by a signal, this does not return: the process ends by the same signal.
 #[must_use]
-pub fn run() -> ExitCode {
-    ExitCode::SUCCESS
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let streams = Streams::of_this_process();
+    let end = match arguments::parse(arguments.into_iter().collect()) {
+        Ok((arguments, policy)) => dispatch(arguments, policy, &streams),
+        Err(error) => explain_parse(&error, &streams),
+    };
+    let end = end.unwrap_or_else(|error| fail(&error, &streams));
+    match end {
+        End::Status(status) => ExitCode::from(status),
+        End::Signal(number) => {
+            tentative_sys::ending::end_by_signal(number);
+            // Only a number that ends no process comes here; shells name it the same way.
+            ExitCode::from(u8::try_from(128 + number).unwrap_or(Kind::Internal.status()))
+        }
+    }
+}
+
+fn dispatch(
+    arguments: Arguments,
+    policy: tentative::policy::Policy,
+    streams: &Streams,
+) -> Result<End, CommandError> {
+    match arguments.verb {
+        Verb::Doctor(arguments) => verbs::doctor::run(&arguments, streams),
+        Verb::Probe(arguments) => verbs::probe::run(&arguments, streams),
+        _ => Err(CommandError::message(Kind::Internal, "not there yet")),
+    }
+}
+
+/// Says why, and gives the exit status of the kind.
+fn fail(error: &CommandError, streams: &Streams) -> End {
+    if error.kind == Kind::BrokenPipe {
+        // What every other tool does when its reader went away: `tentative list | head -1`.
+        return End::Signal(13);
+    }
+    streams.say(&error.render(streams.err));
+    End::Status(error.kind.status())
+}
+
+/// Help and version are what was asked for; everything else that the parser says is a wrong command line.
+fn explain_parse(error: &clap::Error, streams: &Streams) -> Result<End, CommandError> {
+    use clap::error::ErrorKind;
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            streams.print(&streams.out_styled(&error.render()))?;
+            Ok(End::WELL)
+        }
+        _ => {
+            streams.say(&streams.err_styled(&error.render()));
+            Ok(End::Status(Kind::Usage.status()))
+        }
+    }
 }

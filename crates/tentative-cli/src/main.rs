@@ -1,5 +1,5 @@
 //! The `tentative` executable.
 
 fn main() -> std::process::ExitCode {
-    tentative_cli::run()
+    tentative_cli::run(std::env::args_os())
 }
