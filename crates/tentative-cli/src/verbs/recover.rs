@@ -1,0 +1,36 @@
+//! `tentative recover`: finishes commits that were interrupted and discards what cannot be kept.
+//!
+//! Every other verb does the same before anything else; this one says when there was nothing to do.
+
+use tentative::{
+    record::State,
+    store::Store,
+};
+use tentative_report::json::{self, Recovery};
+
+use crate::{
+    End,
+    arguments::Recover as Arguments,
+    error::{CommandError, Kind},
+    selection,
+    streams::Streams,
+};
+
+/// Recovers the store and prints what that did.
+pub(crate) fn run(arguments: &Arguments, streams: &Streams) -> Result<End, CommandError> {
+    let recovered: Vec<Recovery> =
+        Store::open_default()?.recover()?.iter().map(selection::recovery).collect();
+    if arguments.json {
+        streams.print(&json::recover(&recovered))?;
+    } else if recovered.is_empty() {
+        streams.say("nothing to recover\n");
+    } else {
+        for one in &recovered {
+            streams.print(&format!("{}  {}\n", one.id, one.done))?;
+        }
+    }
+    if recovered.iter().any(|one| one.state == State::Committing) {
+        return Ok(End::Status(Kind::Refused.status()));
+    }
+    Ok(End::WELL)
+}

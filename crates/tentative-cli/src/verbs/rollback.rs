@@ -1,0 +1,18 @@
+//! `tentative rollback`: discards a pending transaction.
+
+use tentative::record::State;
+use tentative_report::json;
+
+use crate::{End, arguments::Decide as Arguments, error::CommandError, selection, streams::Streams};
+
+/// Discards it and says so.
+pub(crate) fn run(arguments: &Arguments, streams: &Streams) -> Result<End, CommandError> {
+    let store = selection::open_store(streams)?;
+    let id = selection::named_or_only(&store, arguments.id.as_deref(), streams)?;
+    store.load(&id)?.discard()?;
+    streams.say(&format!("rolled back {id}; nothing outside has changed\n"));
+    if arguments.json {
+        streams.print(&json::decision(id.as_str(), State::RolledBack, None))?;
+    }
+    Ok(End::WELL)
+}
