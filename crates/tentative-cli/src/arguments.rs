@@ -49,6 +49,8 @@ pub enum Verb {
     Recover(Recover),
     /// Find out by trying what this machine can contain, and how to get what is missing
     Doctor(Doctor),
+    /// Show every system call and what becomes of it inside
+    Pathways(Pathways),
     /// Serve the transactions of a live process (started by the library)
     #[command(hide = true)]
     Monitor(Monitor),
@@ -217,6 +219,17 @@ pub struct Doctor {
     /// Print a JSON document
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `pathways`.
+#[derive(Debug, Args)]
+pub struct Pathways {
+    /// Print a JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Print the reference page, docs/reference/pathways.md
+    #[arg(long, conflicts_with = "json", hide = true)]
+    pub page: bool,
 }
 
 /// Arguments of the hidden verb `monitor`.

@@ -12,6 +12,7 @@ pub mod effects;
 pub mod json;
 pub mod listing;
 pub mod paint;
+pub mod pathways;
 pub mod printable;
 pub mod sentences;
 pub mod summary;

@@ -3,6 +3,7 @@
 //! A probe runs in a process of its own (`tentative probe NAME`), since most change their process for good. Files that
 //! say why something is refused are read only after it was refused, to find the remedy.
 
+mod filter;
 mod memory;
 mod mounts;
 mod namespaces;
@@ -72,6 +73,7 @@ pub(crate) const ALL: &[Probe] = &[
     mounts::OVERLAY,
     store::PLACE,
     store::EXCHANGE,
+    filter::LISTENER,
     processes::SET_TID,
     processes::GET_FD,
     processes::READ_MEMORY,
