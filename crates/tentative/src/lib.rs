@@ -14,5 +14,6 @@ pub mod layer;
 pub mod pathways;
 pub mod policy;
 pub mod record;
+pub mod sandbox;
 pub mod store;
 pub mod verdict;

@@ -63,14 +63,14 @@ pub enum Cloned {
     },
 }
 
-/// How many threads this process has.
-///
-/// # Errors
-/// When `/proc` is not mounted.
-pub fn thread_count() -> Result<u64, Errno> {
-    // Each thread is a directory, and a directory's link count is 2 and one for each in it.
-    let status = rustix::fs::stat("/proc/self/task")?;
-    Ok(status.st_nlink.saturating_sub(2))
+/// Whether this process has one thread and shares its memory with no other process.
+#[must_use]
+pub fn has_one_thread() -> bool {
+    // unshare(CLONE_THREAD) changes nothing and succeeds exactly then; a container that forbids unshare(2) altogether
+    // says EPERM, and has no namespaces for us either.
+    // SAFETY: takes a number only.
+    let answer = unsafe { trap(libc::SYS_unshare, [libc::CLONE_THREAD as usize, 0, 0, 0, 0, 0]) };
+    answer != Err(Errno::INVAL)
 }
 
 /// Forks into new namespaces; SIGCHLD on its end. Returns in both processes, like fork(2).
@@ -78,11 +78,25 @@ pub fn thread_count() -> Result<u64, Errno> {
 /// # Errors
 /// `EDEADLK` when this process has several threads, else what clone(2) says.
 pub fn clone_into(namespaces: Namespaces) -> Result<Cloned, Errno> {
-    if thread_count()? != 1 {
+    copy(namespaces.0 as usize | libc::SIGCHLD as usize)
+}
+
+/// Forks a sibling: a child of this process's parent, in the namespaces that this process has entered.
+///
+/// The pid in [`Cloned::Parent`] is as this process's pid namespace numbers it.
+///
+/// # Errors
+/// `EDEADLK` when this process has several threads, else what clone(2) says.
+pub fn clone_beside() -> Result<Cloned, Errno> {
+    copy(libc::CLONE_PARENT as usize | libc::SIGCHLD as usize)
+}
+
+fn copy(flags: usize) -> Result<Cloned, Errno> {
+    if !has_one_thread() {
         return Err(Errno::DEADLK);
     }
     let mut pidfd: RawFd = -1;
-    let flags = namespaces.0 as usize | libc::CLONE_PIDFD as usize | libc::SIGCHLD as usize;
+    let flags = flags | libc::CLONE_PIDFD as usize;
     let arguments = clone_arguments(flags, (&raw mut pidfd) as usize);
     // SAFETY: without CLONE_VM and with the only thread copied, the child's memory is a consistent copy; the kernel
     // writes one int at the parent-tid argument for CLONE_PIDFD, which lives here.
@@ -109,5 +123,15 @@ fn clone_arguments(flags: usize, parent_tid: usize) -> [usize; 6] {
 pub fn setns_raw(fd: RawFd, namespaces: Namespaces) -> Result<(), Errno> {
     // SAFETY: setns(2) takes numbers only.
     unsafe { trap(libc::SYS_setns, [fd as usize, namespaces.0 as usize, 0, 0, 0, 0]) }?;
+    Ok(())
+}
+
+/// Moves this process into new namespaces (a new pid namespace is for its children).
+///
+/// # Errors
+/// What unshare(2) says.
+pub fn unshare(namespaces: Namespaces) -> Result<(), Errno> {
+    // SAFETY: takes a number only; the set has no flag that unshares memory or descriptors.
+    unsafe { trap(libc::SYS_unshare, [namespaces.0 as usize, 0, 0, 0, 0, 0]) }?;
     Ok(())
 }

@@ -57,6 +57,14 @@ pub fn reset_signals(keep_ignored: bool) {
     mask(libc::SIG_SETMASK, Some(&none), None);
 }
 
+/// Lets the kernel reap every child of this process unseen (SIGCHLD ignored).
+pub fn ignore_children() {
+    let action = [libc::SIG_IGN, 0, 0, 0];
+    let arguments = [libc::SIGCHLD as usize, (&raw const action) as usize, 0, SIGNAL_SET_SIZE, 0, 0];
+    // SAFETY: ignoring a signal runs no code of this process.
+    let _cannot_fail = unsafe { trap(libc::SYS_rt_sigaction, arguments) };
+}
+
 fn mask(how: i32, new: Option<&u64>, old: Option<&mut u64>) {
     let new = new.map_or(0, |set| core::ptr::from_ref(set) as usize);
     let old = old.map_or(0, |set| core::ptr::from_mut(set) as usize);
