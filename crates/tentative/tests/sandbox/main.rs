@@ -1,6 +1,12 @@
 //! Sandboxes built for real, as whoever runs the tests; without the test harness, because a sandbox is built only by a
 //! process with one thread.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests, which the lints do not see without the harness"
+)]
+
 mod build;
 mod runner;
 
