@@ -1,10 +1,15 @@
 //! Raw kernel mechanisms, without policy: the only crate of the workspace with `unsafe` code.
 
+mod arch;
 pub mod crash;
 pub mod ending;
 pub mod files;
 pub mod kin;
+pub mod memory;
 pub mod probe;
-pub mod world;
-
+pub mod process;
+mod raw;
+pub(crate) mod threads;
+pub mod transplant;
 mod trap;
+pub mod world;

@@ -1,0 +1,288 @@
+//! Descriptors: what the branch has instead of the origin's, and what the origin has after a commit.
+//!
+//! Everything here runs in a fresh clone or on the private stack: raw system calls only, no allocation.
+
+use rustix::io::Errno;
+
+use crate::raw;
+
+/// As many descriptors as one transaction can carry over.
+pub(crate) const MAX_FDS: usize = 16_384;
+
+/// What the branch does with an inherited descriptor before user code runs.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inherit {
+    /// Shares it: it names nothing that could be changed, or its layer is not contained.
+    Share,
+    /// Opens its path again inside the sandbox, with the same flags and offset.
+    Reopen,
+    /// Duplicates another number, as the origin's two numbers share one open file.
+    Duplicate,
+    /// The reading end of a pipe that nobody writes to.
+    PipeReader,
+    /// The writing end of a pipe that nobody reads.
+    PipeWriter,
+    /// A unix socket without a peer.
+    Socket,
+    /// Closes it.
+    Close,
+}
+
+/// One inherited descriptor and what becomes of it in the branch.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Inherited {
+    /// Its number.
+    pub number: i32,
+    /// What the branch does with it.
+    pub action: Inherit,
+    /// NUL-terminated path inside the sandbox, for [`Inherit::Reopen`].
+    pub path: *const u8,
+    /// Status flags for open(2), `O_CLOEXEC` included.
+    pub flags: i32,
+    /// Number that it duplicates, for [`Inherit::Duplicate`].
+    pub original: i32,
+    /// Offset in bytes, negative where there is none.
+    pub offset: i64,
+    /// Inode that the reopened file must have, 0 for any.
+    pub inode: u64,
+    /// Inode of the stand-in, written by the branch.
+    pub installed: u64,
+}
+
+/// One descriptor of the origin to be changed by a commit.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FdOp {
+    pub(crate) number: i32,
+    /// Descriptor to put there; the number itself to leave it; -1 to close it.
+    pub(crate) source: i32,
+    pub(crate) cloexec: bool,
+    /// Offset to set, negative for none.
+    pub(crate) offset: i64,
+}
+
+/// Writes `prefix PID suffix NUL` into a buffer and returns the used part.
+pub(crate) fn proc_path<'a>(buffer: &'a mut [u8; 64], prefix: &[u8], pid: i32, suffix: &[u8]) -> &'a [u8] {
+    let mut at = 0;
+    let mut put = |bytes: &[u8]| {
+        buffer[at..at + bytes.len()].copy_from_slice(bytes);
+        at += bytes.len();
+    };
+    put(prefix);
+    let mut digits = [0u8; 10];
+    let mut index = digits.len();
+    let mut rest = pid.unsigned_abs();
+    loop {
+        index -= 1;
+        digits[index] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    put(&digits[index..]);
+    put(suffix);
+    put(b"\0");
+    &buffer[..at]
+}
+
+/// Calls `each` with every number in a `/proc/PID/fd` or `/proc/PID/task` directory.
+pub(crate) fn each_number(path: &[u8], mut each: impl FnMut(i32) -> Result<(), Errno>) -> Result<(), Errno> {
+    let fd = raw::open(path, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC)?;
+    let result = each_number_open(fd, &mut each);
+    let _nothing_to_do = raw::close(fd);
+    result
+}
+
+fn each_number_open(fd: usize, each: &mut impl FnMut(i32) -> Result<(), Errno>) -> Result<(), Errno> {
+    let mut buffer = [0u64; 512];
+    loop {
+        let pointer = buffer.as_mut_ptr() as usize;
+        // SAFETY: the kernel writes at most the buffer's length.
+        let got =
+            unsafe { raw::syscall(libc::SYS_getdents64, [fd, pointer, size_of_val(&buffer), 0, 0, 0]) }?;
+        if got == 0 {
+            return Ok(());
+        }
+        let mut at = 0;
+        while at < got {
+            let byte = |offset: usize| (buffer[offset / 8] >> (8 * (offset % 8))) as u8;
+            let length = usize::from(byte(at + 16)) | usize::from(byte(at + 17)) << 8;
+            let (mut number, mut digits) = (0i32, 0);
+            let mut name = at + 19;
+            while byte(name).is_ascii_digit() {
+                number = number.wrapping_mul(10).wrapping_add(i32::from(byte(name) - b'0'));
+                digits += 1;
+                name += 1;
+            }
+            // The directory's own descriptor is not part of the list.
+            if digits > 0 && number != fd as i32 {
+                each(number)?;
+            }
+            at += length;
+        }
+    }
+}
+
+/// `struct stat`'s device, inode and mode of a descriptor.
+pub(crate) fn identity(fd: usize) -> Result<(u64, u64, u32), Errno> {
+    let mut stat = core::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the kernel fills in one structure of its own layout, which the C library shares on 64 bits.
+    unsafe { raw::syscall(libc::SYS_fstat, [fd, stat.as_mut_ptr() as usize, 0, 0, 0, 0]) }?;
+    // SAFETY: zeroed bytes are a valid value, and the kernel wrote a valid one.
+    let stat = unsafe { stat.assume_init() };
+    Ok((stat.st_dev, stat.st_ino, stat.st_mode))
+}
+
+/// Replaces the inherited descriptors as planned; on failure says which entry it was.
+pub(crate) fn replace_inherited(plan: &mut [Inherited]) -> Result<(), (usize, Errno)> {
+    for (index, entry) in plan.iter_mut().enumerate() {
+        replace(entry).map_err(|errno| (index, errno))?;
+    }
+    Ok(())
+}
+
+fn replace(entry: &mut Inherited) -> Result<(), Errno> {
+    let number = entry.number as usize;
+    let cloexec = (entry.flags & libc::O_CLOEXEC) as usize;
+    let fresh = match entry.action {
+        Inherit::Share => return Ok(()),
+        Inherit::Close => return raw::close(number).map(drop),
+        Inherit::Duplicate => return raw::dup3(entry.original as usize, number, cloexec).map(drop),
+        Inherit::Reopen => reopen(entry)?,
+        Inherit::PipeReader => one_of(libc::SYS_pipe2, [0, 0, 0], 0)?,
+        Inherit::PipeWriter => one_of(libc::SYS_pipe2, [0, 0, 0], 1)?,
+        Inherit::Socket => {
+            one_of(libc::SYS_socketpair, [libc::AF_UNIX as usize, libc::SOCK_STREAM as usize, 0], 0)?
+        }
+    };
+    entry.installed = identity(fresh)?.1;
+    raw::dup3(fresh, number, cloexec)?;
+    raw::close(fresh)?;
+    if entry.offset > 0 {
+        raw::lseek(number, entry.offset as usize, libc::SEEK_SET as usize)?;
+    }
+    Ok(())
+}
+
+fn reopen(entry: &Inherited) -> Result<usize, Errno> {
+    let never_again = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC;
+    let flags = (entry.flags & !never_again) | libc::O_NOCTTY;
+    let directory = libc::AT_FDCWD as isize as usize;
+    let path = entry.path as usize;
+    // SAFETY: the origin made the NUL-terminated path before the clone, and the branch has its own copy of it.
+    let fd = unsafe { raw::syscall(libc::SYS_openat, [directory, path, flags as usize, 0, 0, 0]) }?;
+    if entry.inode != 0 && identity(fd)?.1 != entry.inode {
+        return Err(Errno::STALE);
+    }
+    Ok(fd)
+}
+
+/// Makes a pair of descriptors, keeps one end and closes the other.
+fn one_of(call: i64, leading: [usize; 3], keep: usize) -> Result<usize, Errno> {
+    let mut pair = [0i32; 2];
+    let pointer = pair.as_mut_ptr() as usize;
+    let arguments = if call == libc::SYS_pipe2 {
+        [pointer, 0, 0, 0, 0, 0]
+    } else {
+        [leading[0], leading[1], leading[2], pointer, 0, 0]
+    };
+    // SAFETY: the kernel writes two descriptor numbers.
+    unsafe { raw::syscall(call, arguments) }?;
+    raw::close(pair[1 - keep] as usize)?;
+    Ok(pair[keep] as usize)
+}
+
+/// Status and descriptor flags of a number in another process, from its `fdinfo`: flags and position.
+pub(crate) fn info(pid: i32, number: i32) -> Result<(i32, i64), Errno> {
+    let mut path = [0u8; 64];
+    let mut suffix = [0u8; 64];
+    let suffix = proc_path(&mut suffix, b"/fdinfo/", number, b"");
+    let fd = raw::open(
+        proc_path(&mut path, b"/proc/", pid, &suffix[..suffix.len() - 1]),
+        libc::O_RDONLY | libc::O_CLOEXEC,
+    )?;
+    let mut text = [0u8; 256];
+    let got = raw::read(fd, &mut text);
+    raw::close(fd)?;
+    let text = &text[..got?];
+    let field = |name: &[u8], radix: i64| {
+        let at = text.windows(name.len()).position(|window| window == name)?;
+        let digits = text[at + name.len()..].iter().skip_while(|byte| byte.is_ascii_whitespace());
+        Some(
+            digits
+                .take_while(|byte| byte.is_ascii_digit())
+                .fold(0i64, |sum, byte| sum * radix + i64::from(byte - b'0')),
+        )
+    };
+    let position = field(b"pos:", 10).ok_or(Errno::PROTO)?;
+    let flags = field(b"flags:", 8).ok_or(Errno::PROTO)?;
+    Ok((flags as i32, position))
+}
+
+/// Puts the staged descriptors at their numbers; nothing here can fail but for a number above the limit, which
+/// staging has ruled out.
+pub(crate) fn apply(operations: &[FdOp]) {
+    for operation in operations {
+        let number = operation.number as usize;
+        if operation.source < 0 {
+            let _gone_either_way = raw::close(number);
+            continue;
+        }
+        if operation.source != operation.number {
+            let flags = if operation.cloexec { libc::O_CLOEXEC as usize } else { 0 };
+            let _staged = raw::dup3(operation.source as usize, number, flags);
+        } else {
+            let flags = if operation.cloexec { libc::FD_CLOEXEC as usize } else { 0 };
+            let _own = raw::fcntl(number, libc::F_SETFD as usize, flags);
+        }
+        if operation.offset >= 0 {
+            let _seekable = raw::lseek(number, operation.offset as usize, libc::SEEK_SET as usize);
+        }
+    }
+    release(operations);
+}
+
+/// Closes the staged descriptors.
+pub(crate) fn release(operations: &[FdOp]) {
+    for operation in operations {
+        if operation.source >= 0 && operation.source != operation.number {
+            let _own = raw::close(operation.source as usize);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_a_directory_are_complete() {
+        let mut ours = Vec::new();
+        each_number(b"/proc/self/fd\0", |number| {
+            ours.push(number);
+            Ok(())
+        })
+        .unwrap();
+        assert!(ours.contains(&0) || ours.contains(&1) || ours.contains(&2));
+    }
+
+    #[test]
+    fn info_reads_flags_and_position() {
+        use std::{io::Seek, os::fd::AsRawFd};
+        let mut file = tempfile();
+        file.seek(std::io::SeekFrom::Start(5)).unwrap();
+        let (flags, position) = info(std::process::id() as i32, file.as_raw_fd()).unwrap();
+        assert_eq!(position, 5);
+        assert_ne!(flags & libc::O_CLOEXEC, 0);
+    }
+
+    fn tempfile() -> std::fs::File {
+        use std::os::fd::FromRawFd;
+        let fd = rustix::fs::memfd_create("descriptors", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        // SAFETY: the descriptor was just made and is owned by nobody else.
+        unsafe { std::fs::File::from_raw_fd(std::os::fd::IntoRawFd::into_raw_fd(fd)) }
+    }
+}

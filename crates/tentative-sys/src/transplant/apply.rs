@@ -1,0 +1,220 @@
+//! Commit: stage, the commit point, and the transplant itself.
+//!
+//! This is the origin on its private stack. Until the commit point every failure is a refusal that the branch is
+//! told. After it nothing here can fail; a kernel that refuses all the same ends the process, since half of each
+//! is worse than neither.
+
+use rustix::io::Errno;
+
+use super::{
+    Entry,
+    begin::entry_of,
+    control::{Control, MAX_VMAS, Refusal, Step, WORDS, arrival},
+    descriptors, stage,
+    stage::EditKind,
+    talk::{self, Message, op},
+    wait,
+};
+use crate::{arch, crash, memory::PAGE, process::descriptors as fds, raw, threads::state::set_mask};
+
+const MADV_GUARD_INSTALL: i32 = 102;
+const MADV_GUARD_REMOVE: i32 = 103;
+
+/// Commits the frozen branch and continues as it; returns when that is refused, after telling the branch.
+pub(super) fn commit(control: &mut Control) {
+    const _: () = assert!(MAX_VMAS >= 65_530);
+    control.origin.reply.words_len = 0;
+    control.origin.reply.refusal = Refusal::default();
+    match stage_all(control) {
+        Ok(()) => go_over(control),
+        Err(refusal) => {
+            stage::abandon(control);
+            descriptors::abandon(control);
+            if let Some(entry) = entry_of(control) {
+                let _gone_monitor_is_seen_by_the_wait =
+                    talk::send(entry.monitor, &Message::of(op::ABANDON), None);
+            }
+            wait::refuse(control, refusal.step, refusal.errno, refusal.subject);
+        }
+    }
+}
+
+fn stage_all(control: &mut Control) -> Result<(), Refusal> {
+    crash::point("stage.begin");
+    check_branch(control)?;
+    if let Some(entry) = entry_of(control) {
+        ask_monitor(control, entry, op::STAGE)?;
+    }
+    crash::point("stage.files");
+    stage::memory(control)?;
+    descriptors::stage(control)?;
+    crash::point("stage.ready");
+    if let Some(entry) = entry_of(control) {
+        ask_monitor(control, entry, op::PUBLISH)?;
+    }
+    Ok(())
+}
+
+/// Sends a message and waits for the answer; a refusal's words go to the branch.
+fn ask_monitor(control: &mut Control, entry: &Entry<'_>, operation: u32) -> Result<(), Refusal> {
+    let lost = |errno: Errno| Refusal { step: Step::Monitor, errno: errno.raw_os_error(), subject: 0 };
+    talk::send(entry.monitor, &Message::of(operation), None).map_err(lost)?;
+    let (answer, _) = talk::receive(entry.monitor).map_err(lost)?;
+    if answer.op == op::DONE {
+        return Ok(());
+    }
+    let length = answer.words().len().min(WORDS);
+    control.origin.reply.words[..length].copy_from_slice(answer.words());
+    control.origin.reply.words_len = length as u32;
+    Err(Refusal { step: Step::Monitor, errno: answer.a as i32, subject: 0 })
+}
+
+/// Opens a path as it will be after the commit, through the monitor.
+pub(super) fn open_committed(entry: &Entry<'_>, path: &[u8], flags: i32) -> Result<usize, Errno> {
+    talk::send(entry.monitor, &Message::with_words(op::OPEN, i64::from(flags), path), None)?;
+    let (answer, fd) = talk::receive(entry.monitor)?;
+    match fd {
+        Some(fd) if answer.op == op::DONE => Ok(fd as usize),
+        _ => Err(Errno::from_raw_os_error((answer.a as i32).max(1))),
+    }
+}
+
+/// What a commit refuses: threads and children of the branch, other user ids.
+fn check_branch(control: &Control) -> Result<(), Refusal> {
+    let refuse = |step, subject| Err(Refusal { step, errno: 0, subject });
+    let pid = control.origin.branch;
+    let mut path = [0; 64];
+    let mut threads = 0;
+    let counted = fds::each_number(fds::proc_path(&mut path, b"/proc/", pid, b"/task"), |_| {
+        threads += 1;
+        Ok(())
+    });
+    if counted.is_err() || threads != 1 {
+        return refuse(Step::Threads, threads);
+    }
+    if let Some(child) = first_child(pid) {
+        return refuse(Step::Children, child);
+    }
+    let mut own = control.origin.request.process;
+    own.capture_into();
+    if own.ids != control.origin.request.process.ids && entry_of(control).is_none() {
+        return refuse(Step::Identity, control.origin.request.process.ids[1] as usize);
+    }
+    Ok(())
+}
+
+/// A child of the branch, running or not waited for.
+fn first_child(pid: i32) -> Option<usize> {
+    let mut path = [0; 64];
+    let mut suffix = [0; 64];
+    let middle = fds::proc_path(&mut suffix, b"/task/", pid, b"/children");
+    let path = fds::proc_path(&mut path, b"/proc/", pid, &middle[..middle.len() - 1]);
+    let fd = raw::open(path, libc::O_RDONLY | libc::O_CLOEXEC).ok()?;
+    let mut text = [0u8; 64];
+    let got = raw::read(fd, &mut text);
+    let _own = raw::close(fd);
+    let digits = text[..got.ok()?].iter().take_while(|byte| byte.is_ascii_digit());
+    let child = digits.fold(0usize, |sum, byte| sum * 10 + usize::from(byte - b'0'));
+    (child != 0).then_some(child)
+}
+
+/// Past the commit point: the origin becomes the branch.
+fn go_over(control: &mut Control) -> ! {
+    crash::point("apply.begin");
+    // First: pages that only the origin maps any more are cheaper to write.
+    let _already_gone = raw::kill(control.origin.branch as usize, libc::SIGKILL as usize);
+    if let Some(entry) = entry_of(control) {
+        let _recover_does_it_otherwise = talk::send(entry.monitor, &Message::of(op::APPLY), None);
+    }
+    apply_edits(control, &[EditKind::Unmap, EditKind::Move, EditKind::Drop, EditKind::Unguard]);
+    crash::point("apply.mapped");
+    copy_runs(control);
+    crash::point("apply.copied");
+    apply_edits(control, &[EditKind::Protect, EditKind::Guard, EditKind::Nothing]);
+    if control.origin.request.program_break < control.origin.old_break {
+        let _shrinks = raw::brk(control.origin.request.program_break);
+    }
+    let request = &control.origin.request;
+    request.process.apply();
+    request.threads.apply();
+    crash::point("apply.state");
+    wait::reap(control.origin.branch);
+    control.origin.branch = 0;
+    if let Some(entry) = entry_of(control) {
+        let _recover_does_it_otherwise = talk::receive(entry.monitor);
+    }
+    if control.origin.directory >= 0 {
+        let _staged = raw::fchdir(control.origin.directory as usize);
+    }
+    wait::release(control);
+    descriptors::apply(control);
+    wait::raise_missed_child_signal();
+    crash::point("apply.end");
+    set_mask(control.origin.request.threads.mask);
+    // SAFETY: the origin's memory is the branch's now, the stack of this context included.
+    unsafe { arch::resume(&raw const control.origin.request.context, arrival::COMMITTED) }
+}
+
+/// Ends the process: half of each memory is worse than neither.
+fn give_up(what: &[u8]) -> ! {
+    let text = [b"tentative: the kernel refused to apply a commit: ".as_slice(), what, b"\n"];
+    for part in text {
+        // SAFETY: writes bytes of this program to its standard error.
+        let _last_words =
+            unsafe { raw::syscall(libc::SYS_write, [2, part.as_ptr() as usize, part.len(), 0, 0, 0]) };
+    }
+    let _own = raw::kill(raw::getpid().unwrap_or(0), libc::SIGKILL as usize);
+    raw::exit_group(123)
+}
+
+fn apply_edits(control: &mut Control, kinds: &[EditKind]) {
+    for index in 0..control.origin.edit_count {
+        let edit = control.edits[index];
+        if !kinds.contains(&edit.kind) {
+            continue;
+        }
+        let (start, length) = (edit.start, edit.length);
+        let done = match edit.kind {
+            // SAFETY: the branch has no such mapping; what used it is gone with the origin's old memory.
+            EditKind::Unmap => unsafe { raw::munmap(start, length) },
+            // SAFETY: staging made the source, and the branch has this mapping at the target.
+            EditKind::Move => unsafe { raw::mremap_fixed(edit.scratch, length, start) },
+            // SAFETY: the branch has this protection there.
+            EditKind::Protect => unsafe { raw::mprotect(start, length, edit.protection) },
+            // SAFETY: the branch has no content there.
+            EditKind::Drop => unsafe { raw::madvise(start, length, libc::MADV_DONTNEED) },
+            // SAFETY: the branch has a guard there.
+            EditKind::Guard => unsafe { raw::madvise(start, length, MADV_GUARD_INSTALL) },
+            // SAFETY: the branch has no guard there.
+            EditKind::Unguard => unsafe { raw::madvise(start, length, MADV_GUARD_REMOVE) },
+            // SAFETY: the scratch memory is staging's own and was copied out.
+            EditKind::Nothing if edit.scratch != 0 => unsafe { raw::munmap(edit.scratch, length) },
+            EditKind::Nothing | EditKind::Made => Ok(0),
+        };
+        if done.is_err() {
+            give_up(b"mappings");
+        }
+    }
+}
+
+/// Copies the staged pages to their places.
+fn copy_runs(control: &Control) {
+    for run in &control.runs[..control.origin.run_count] {
+        let writable = run.protection & libc::PROT_WRITE != 0;
+        let opened = run.protection | libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: whatever may run there keeps its permission; writing is added for the copy.
+        if !writable && unsafe { raw::mprotect(run.address, run.length, opened) }.is_err() {
+            give_up(b"protection");
+        }
+        let from = core::ptr::with_exposed_provenance::<u64>(run.scratch);
+        let to = core::ptr::with_exposed_provenance_mut::<u64>(run.address);
+        debug_assert!(run.length % PAGE == 0);
+        // SAFETY: both ranges are mapped, writable and apart; the target is memory of the program that is to hold
+        // exactly these bytes, and nothing of the program runs.
+        unsafe { core::ptr::copy_nonoverlapping(from, to, run.length / 8) };
+        // SAFETY: puts the protection back.
+        if !writable && unsafe { raw::mprotect(run.address, run.length, run.protection) }.is_err() {
+            give_up(b"protection");
+        }
+    }
+}

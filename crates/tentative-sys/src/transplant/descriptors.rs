@@ -1,0 +1,218 @@
+//! The descriptors that the origin needs after a commit: fetched while staging, put in place while applying.
+//!
+//! This is the origin on its private stack.
+
+use rustix::io::Errno;
+
+use super::{
+    Entry, apply,
+    begin::entry_of,
+    control::{Control, Refusal, Step},
+    stage,
+};
+use crate::{
+    process::descriptors::{self as fds, FdOp, Inherit, Inherited, identity, info, proc_path},
+    raw,
+};
+
+const KCMP_FILE: usize = 0;
+
+fn failed(number: i32) -> impl Fn(Errno) -> Refusal {
+    move |errno| Refusal { step: Step::Descriptor, errno: errno.raw_os_error(), subject: number as usize }
+}
+
+/// Fetches the branch's descriptors and its working directory.
+pub(super) fn stage(control: &mut Control) -> Result<(), Refusal> {
+    control.origin.fd_count = 0;
+    let branch = control.origin.branch;
+    let mut path = [0; 64];
+    let branch_fds = proc_path(&mut path, b"/proc/", branch, b"/fd");
+    let mut highest = 0;
+    for directory in [b"/proc/self/fd\0".as_slice(), branch_fds] {
+        fds::each_number(directory, |number| {
+            highest = highest.max(number);
+            Ok(())
+        })
+        .map_err(failed(-1))?;
+    }
+    control.origin.fd_base = highest as usize + 1;
+    let mut path = [0; 64];
+    let branch_fds = proc_path(&mut path, b"/proc/", branch, b"/fd");
+    fds::each_number(branch_fds, |number| {
+        push(control, FdOp { number, source: -2, cloexec: false, offset: -1 })
+    })
+    .map_err(failed(-1))?;
+    let count = control.origin.fd_count;
+    for index in 0..count {
+        let number = control.fds[index].number;
+        control.fds[index] = if is_ours(control, number) {
+            FdOp { number, source: number, cloexec: true, offset: -1 }
+        } else {
+            fetch(control, number).map_err(failed(number))?
+        };
+    }
+    stage_closes(control, count).map_err(failed(-1))?;
+    stage_directory(control)
+}
+
+fn push(control: &mut Control, operation: FdOp) -> Result<(), Errno> {
+    *control.fds.get_mut(control.origin.fd_count).ok_or(Errno::MFILE)? = operation;
+    control.origin.fd_count += 1;
+    Ok(())
+}
+
+/// Numbers that belong to the transaction and not to the program.
+fn is_ours(control: &Control, number: i32) -> bool {
+    entry_of(control).is_some_and(|entry| entry.monitor == number || entry.init == number)
+        || (control.plan.use_marks && control.origin.request.marks == number)
+}
+
+/// What the program had open and the branch has closed.
+fn stage_closes(control: &mut Control, kept: usize) -> Result<(), Errno> {
+    let origin = control.origin;
+    let own = [
+        origin.pidfd,
+        origin.signalfd,
+        origin.terminal,
+        origin.own_pagemap,
+        origin.branch_pagemap,
+        origin.directory,
+    ];
+    fds::each_number(b"/proc/self/fd\0", |number| {
+        let staged = number as usize >= origin.fd_base;
+        let known = control.fds[..kept].iter().any(|operation| operation.number == number);
+        if staged || known || own.contains(&number) || is_ours(control, number) {
+            return Ok(());
+        }
+        push(control, FdOp { number, source: -1, cloexec: false, offset: -1 })
+    })
+}
+
+/// Decides where the origin gets its descriptor for one of the branch's.
+fn fetch(control: &Control, number: i32) -> Result<FdOp, Errno> {
+    let branch = control.origin.branch;
+    let (flags, position) = info(branch, number)?;
+    let cloexec = flags & libc::O_CLOEXEC != 0;
+    let keep = FdOp { number, source: number, cloexec, offset: -1 };
+    let own = raw::getpid()?;
+    if raw::kcmp(own, branch as usize, KCMP_FILE, number as usize, number as usize) == Ok(0) {
+        return Ok(keep);
+    }
+    let got = raw::pidfd_getfd(control.origin.pidfd as usize, number as usize, 0)?;
+    if let Some(entry) = entry_of(control) {
+        let (_, inode, mode) = identity(got)?;
+        let on_disk = matches!(mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR);
+        match inherited(entry, branch, number) {
+            Some(before) if before.installed == inode && before.action != Inherit::Share => {
+                raw::close(got)?;
+                return Ok(FdOp { offset: if on_disk { position } else { -1 }, ..keep });
+            }
+            _ if on_disk => {
+                if let Some(source) = reopened(control, entry, number, flags)? {
+                    raw::close(got)?;
+                    return Ok(FdOp { number, source: high(control, source)?, cloexec, offset: position });
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(FdOp { number, source: high(control, got)?, cloexec, offset: -1 })
+}
+
+/// The branch's own record of what it installed at an inherited number.
+fn inherited(entry: &Entry<'_>, branch: i32, number: i32) -> Option<Inherited> {
+    for index in 0..entry.inherited_len {
+        // SAFETY: the array has this many elements and outlives begin.
+        let element = unsafe { entry.inherited.add(index) };
+        let mut copy = core::mem::MaybeUninit::<Inherited>::uninit();
+        // SAFETY: as above, the origin's own copy.
+        let own = unsafe { *element };
+        if own.number != number {
+            continue;
+        }
+        let length = size_of::<Inherited>();
+        if stage::read_memory(branch, copy.as_mut_ptr() as usize, element as usize, length) != Ok(length) {
+            return None;
+        }
+        // The action is the origin's own word; of the branch's only the inode number is used, as a number.
+        // SAFETY: `installed` was written in full by the read.
+        let installed = unsafe { (*copy.as_ptr()).installed };
+        return Some(Inherited { installed, ..own });
+    }
+    None
+}
+
+/// A descriptor on the committed inode of a path that the branch has open; none for an unlinked file.
+fn reopened(control: &Control, entry: &Entry<'_>, number: i32, flags: i32) -> Result<Option<usize>, Errno> {
+    let mut path = [0u8; 2048];
+    let length = link(control.origin.branch, b"/fd/", Some(number), &mut path)?;
+    if path[..length].ends_with(b" (deleted)") {
+        return Ok(None);
+    }
+    let once_only = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC;
+    apply::open_committed(entry, &path[..length], (flags & !once_only) | libc::O_CLOEXEC).map(Some)
+}
+
+/// Reads a link of the branch's in `/proc`.
+fn link(pid: i32, name: &[u8], number: Option<i32>, path: &mut [u8]) -> Result<usize, Errno> {
+    let (mut head, mut tail) = ([0; 64], [0; 64]);
+    let tail = match number {
+        Some(number) => proc_path(&mut tail, name, number, b""),
+        None => {
+            tail[..name.len()].copy_from_slice(name);
+            &tail[..=name.len()]
+        }
+    };
+    let link = proc_path(&mut head, b"/proc/", pid, &tail[..tail.len() - 1]);
+    let directory = libc::AT_FDCWD as isize as usize;
+    let arguments = [directory, link.as_ptr() as usize, path.as_mut_ptr() as usize, path.len(), 0, 0];
+    // SAFETY: the link's name is NUL-terminated, and the kernel writes at most the buffer's length.
+    let length = unsafe { raw::syscall(libc::SYS_readlinkat, arguments) }?;
+    if length == path.len() { Err(Errno::NAMETOOLONG) } else { Ok(length) }
+}
+
+/// Moves a fetched descriptor above every number that either process uses.
+fn high(control: &Control, fd: usize) -> Result<i32, Errno> {
+    let moved = raw::fcntl(fd, libc::F_DUPFD_CLOEXEC as usize, control.origin.fd_base);
+    raw::close(fd)?;
+    Ok(moved? as i32)
+}
+
+fn stage_directory(control: &mut Control) -> Result<(), Refusal> {
+    let refuse = |errno: Errno| Refusal { step: Step::Directory, errno: errno.raw_os_error(), subject: 0 };
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    let fd = match entry_of(control) {
+        Some(entry) => {
+            let (mut own, mut path) = ([0u8; 2048], [0u8; 2048]);
+            let length = link(control.origin.branch, b"/cwd", None, &mut path).map_err(refuse)?;
+            let own_pid = raw::getpid().unwrap_or(0) as i32;
+            let own_length = link(own_pid, b"/cwd", None, &mut own).map_err(refuse)?;
+            if own[..own_length] == path[..length] {
+                return Ok(());
+            }
+            apply::open_committed(entry, &path[..length], flags).map_err(refuse)?
+        }
+        None => {
+            let mut path = [0; 64];
+            let link = proc_path(&mut path, b"/proc/", control.origin.branch, b"/cwd");
+            raw::open(link, flags).map_err(refuse)?
+        }
+    };
+    control.origin.directory = high(control, fd).map_err(refuse)?;
+    Ok(())
+}
+
+/// Puts the descriptors in place.
+pub(super) fn apply(control: &Control) {
+    fds::apply(&control.fds[..control.origin.fd_count]);
+}
+
+/// Closes what staging fetched.
+pub(super) fn abandon(control: &mut Control) {
+    fds::release(&control.fds[..control.origin.fd_count]);
+    control.origin.fd_count = 0;
+    if control.origin.directory >= 0 {
+        let _own = raw::close(control.origin.directory as usize);
+        control.origin.directory = -1;
+    }
+}

@@ -1,0 +1,274 @@
+//! The transaction of one live process: a copy-on-write clone that runs, and the transplant that commits it.
+//!
+//! `begin` saves the caller's context and clones; the clone (the branch) continues as if `begin` had returned, while
+//! the origin waits on a private stack and touches none of its own memory. A commit is one transplant from the
+//! branch into the origin: `stage` prepares everything and changes nothing, then comes the commit point, then
+//! `apply` cannot fail. A rollback ends the branch and lets `begin` return in the origin.
+//!
+//! Who runs what: `begin`, `wait`, `stage` and `apply` are the origin's, on the private stack in the control area,
+//! with raw system calls only; `branch` is the clone's.
+
+mod apply;
+mod begin;
+mod branch;
+mod control;
+mod descriptors;
+mod maps_of;
+pub(crate) mod stage;
+pub mod talk;
+mod wait;
+
+use core::ptr;
+use std::{os::fd::RawFd, time::Duration};
+
+use control::{Area, arrival};
+pub use control::{Counts, Ending, Refusal, Step};
+use rustix::io::Errno;
+
+use crate::{
+    arch::{self, Context},
+    process::descriptors::Inherited,
+};
+
+/// Where and how a branch enters a sandbox.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Pidfd of the sandbox's init.
+    pub init: RawFd,
+    /// `CLONE_NEW*` flags of the namespaces to enter, in two steps: those before the user namespace …
+    pub namespaces_before: u32,
+    /// … and the others, the user namespace included.
+    pub namespaces: u32,
+    /// Whether the branch gets the origin's process id inside.
+    pub same_pid: bool,
+    /// The compiled filter, 8 bytes an instruction; empty for none.
+    pub filter: &'a [u64],
+    /// Socket to the monitor.
+    pub monitor: RawFd,
+    /// Capabilities that the branch keeps, as a bit set.
+    pub capabilities: u64,
+    /// NUL-terminated working directory inside.
+    pub directory: &'a [u8],
+    /// What becomes of the inherited descriptors.
+    pub inherited: *mut Inherited,
+    /// How many there are.
+    pub inherited_len: usize,
+}
+
+/// What a transaction wants.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wishes<'a> {
+    /// Ends the branch after this time.
+    pub timeout: Option<Duration>,
+    /// Bytes of address space that the branch may add.
+    pub memory_limit: Option<u64>,
+    /// Returns [`Begun::Frozen`] in the origin when the branch asks for its commit.
+    pub decide: bool,
+    /// The sandbox to run in.
+    pub entry: Option<&'a Entry<'a>>,
+}
+
+/// Which step of begin failed.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BeginStep {
+    /// Mapping the control area.
+    #[default]
+    Control,
+    /// Another thread runs.
+    Threads,
+    /// The caller is not the main thread.
+    MainThread,
+    /// A writable shared mapping exists; the subject is its address.
+    SharedMapping,
+    /// Entering the sandbox's namespaces.
+    Namespaces,
+    /// Installing the filter.
+    Filter,
+    /// Handing the filter's listener to the monitor.
+    Listener,
+    /// The clone itself.
+    Clone,
+    /// Descriptors for waiting.
+    Wait,
+    /// Setting up the branch; the subject is an index into the inherited descriptors, or their number for the
+    /// working directory.
+    Branch,
+}
+
+/// Why a transaction could not begin; the origin is as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BeginError {
+    /// The step.
+    pub step: BeginStep,
+    /// What the kernel said.
+    pub errno: Errno,
+    /// Address or index that it is about.
+    pub subject: usize,
+}
+
+/// Where `begin` returned.
+#[derive(Debug)]
+pub enum Begun {
+    /// In the branch.
+    Inside(Branch),
+    /// In the origin, with the branch stopped and asking for its commit.
+    Frozen(Frozen),
+    /// In the origin, rolled back.
+    Ended(Ended),
+}
+
+/// The branch's handle on its transaction.
+#[derive(Debug)]
+pub struct Branch {
+    area: Area,
+}
+
+/// The origin's handle on a branch that asks for its commit.
+#[derive(Debug)]
+pub struct Frozen {
+    area: Area,
+}
+
+/// How a transaction ended without a commit.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How the branch ended.
+    pub ending: Ending,
+    /// What it wanted to hand over.
+    pub payload: Option<Vec<u8>>,
+}
+
+/// What a commit did, seen in the origin after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// What was transplanted.
+    pub counts: Counts,
+}
+
+/// A refused commit: the reason and the monitor's words, if any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The step and its subject.
+    pub refusal: Refusal,
+    /// What the monitor said, one reason a line.
+    pub words: String,
+}
+
+/// Begins a transaction; returns in the branch and, when it has ended, in the origin.
+///
+/// Like fork, it returns in two processes. The caller must be the only thread.
+///
+/// # Errors
+/// The first step that failed; nothing has happened then.
+pub fn begin(wishes: &Wishes<'_>) -> Result<Begun, BeginError> {
+    let control_error = |errno| BeginError { step: BeginStep::Control, errno, subject: 0 };
+    begin::check_host()?;
+    let area = Area::map().map_err(control_error)?;
+    let control = area.pointer();
+    begin::prepare(control, wishes);
+    // SAFETY: the area is mapped, a place in it may be taken.
+    let context = unsafe { &raw mut (*control).begin };
+    let stack = private_stack(&area);
+    // SAFETY: each process resumes this context at most once: the branch when it is set up, the origin when the
+    // branch has ended or failed to start or is frozen, after which it resumes other contexts only.
+    let value = unsafe { arch::call_on_stack(context, stack, begin::origin_main, control.cast()) };
+    match value {
+        arrival::INSIDE => Ok(Begun::Inside(Branch { area })),
+        arrival::FROZEN => Ok(Begun::Frozen(Frozen { area })),
+        arrival::ENDED => Ok(Begun::Ended(begin::ended(&area))),
+        _ => Err(begin::failure(&area)),
+    }
+}
+
+/// Top of the private stack.
+fn private_stack(area: &Area) -> *mut u8 {
+    // SAFETY: the area is mapped, a place in it may be taken.
+    let stack = unsafe { &raw mut (*area.pointer()).private_stack };
+    // One past the end of the array is in the same mapping.
+    stack.wrapping_add(1).cast()
+}
+
+impl Branch {
+    /// Commits: on `Ok` the caller is the origin process, and its memory is the branch's.
+    ///
+    /// # Errors
+    /// The refusal; the caller is still the branch and goes on.
+    pub fn commit(&mut self) -> Result<Committed, Refused> {
+        let control = self.area.pointer();
+        // SAFETY: the area is mapped, a place in it may be taken.
+        let context = unsafe { &raw mut (*control).commit };
+        // The branch uses its private stack for this call alone.
+        let stack = private_stack(&self.area);
+        // SAFETY: resumed once: in the origin after the transplant, or in the branch after a refusal.
+        let value = unsafe { arch::call_on_stack(context, stack, branch::freeze_for_commit, control.cast()) };
+        // SAFETY: in either process its own area holds the outcome.
+        let origin = unsafe { &(*control).origin };
+        if value == arrival::COMMITTED {
+            return Ok(Committed { counts: origin.reply.counts });
+        }
+        // SAFETY: as above, the branch's copy, written by the origin before it let the branch go on.
+        let reply = unsafe { (*control).reply };
+        Err(Refused { refusal: reply.refusal, words: talk::words(&reply) })
+    }
+
+    /// Counts what the branch has changed in memory so far.
+    pub fn measure(&mut self) -> Counts {
+        let control = self.area.pointer();
+        // SAFETY: the area is mapped, and this is the branch's own copy.
+        branch::measure(unsafe { &mut *control })
+    }
+
+    /// Ends the branch; the origin gets the payload.
+    pub fn rollback(&mut self, payload: &[u8]) -> ! {
+        let control = self.area.pointer();
+        // SAFETY: the area is mapped, and this is the branch's own copy.
+        branch::roll_back(unsafe { &mut *control }, payload)
+    }
+
+    /// Leaves the control area mapped and unowned, for a caller that lives on after a commit without this handle.
+    #[must_use]
+    pub fn control_area(&self) -> (usize, usize) {
+        (Area::start(self.area.pointer()), control::SIZE)
+    }
+}
+
+impl Frozen {
+    /// Commits the frozen branch: does not return when it succeeds, since the origin continues in the branch's
+    /// `commit`.
+    ///
+    /// # Errors
+    /// The refusal; the branch has been told and goes on, and this handle waits for it again.
+    pub fn commit(self) -> Begun {
+        self.go_on(begin::commit_frozen)
+    }
+
+    /// Rolls the frozen branch back.
+    #[must_use]
+    pub fn rollback(self) -> Ended {
+        match self.go_on(begin::drop_frozen) {
+            Begun::Ended(ended) => ended,
+            Begun::Inside(_) | Begun::Frozen(_) => Ended { ending: Ending::Asked, payload: None },
+        }
+    }
+
+    fn go_on(self, function: unsafe extern "C" fn(*mut u8) -> !) -> Begun {
+        let control = self.area.pointer();
+        // SAFETY: the area is mapped, a place in it may be taken.
+        let resumption = unsafe { &raw mut (*control).origin.resumption };
+        // Nobody uses the private stack while frozen.
+        let stack = private_stack(&self.area);
+        // SAFETY: resumed once, in the origin.
+        let value = unsafe { arch::call_on_stack(resumption, stack, function, control.cast()) };
+        if value == arrival::FROZEN {
+            return Begun::Frozen(self);
+        }
+        Begun::Ended(begin::ended(&self.area))
+    }
+}
+
+/// Where the origin continues when a branch has ended: `begin`, or the last call on a frozen one.
+fn resumption(control: &control::Control) -> *const Context {
+    if control.origin.ran { &raw const control.origin.resumption } else { ptr::from_ref(&control.begin) }
+}

@@ -1,0 +1,3 @@
+//! Layer 4: environment, working directory, umask, limits, descriptors and offsets.
+
+pub mod gaps;

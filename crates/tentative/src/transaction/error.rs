@@ -1,0 +1,193 @@
+//! Why a transaction could not begin, and why a commit was refused.
+
+use std::io;
+
+use tentative_sys::transplant::{self, BeginStep, Step};
+
+use crate::{layer::Layer, process::gaps::Uncontained};
+
+/// Why a transaction could not begin; nothing has happened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BeginError {
+    /// Listing the open descriptors failed.
+    #[error("cannot list the open descriptors")]
+    ListDescriptors(#[source] io::Error),
+    /// A descriptor that cannot be contained yet.
+    #[error("descriptor {number} is {}, which cannot be contained yet", kind.name())]
+    Descriptor {
+        /// Its number.
+        number: i32,
+        /// What it is.
+        kind: Uncontained,
+    },
+    /// Other threads run.
+    #[error("the process has {threads} threads; a transaction needs it to have one")]
+    Threads {
+        /// How many.
+        threads: usize,
+    },
+    /// Not the main thread.
+    #[error("only the main thread can begin a transaction")]
+    NotMainThread,
+    /// A shared writable mapping.
+    #[error("the memory at {address:#x} is shared and writable, so what a branch writes there would escape")]
+    SharedMapping {
+        /// Where it begins.
+        address: usize,
+    },
+    /// A step of the kernel's.
+    #[error("the kernel refused to {}: {errno}", step_name(*step))]
+    Kernel {
+        /// The step.
+        step: BeginStep,
+        /// What it said.
+        errno: rustix::io::Errno,
+    },
+}
+
+const fn step_name(step: BeginStep) -> &'static str {
+    match step {
+        BeginStep::Control => "map the control area",
+        BeginStep::Threads => "list the threads",
+        BeginStep::MainThread => "name the thread",
+        BeginStep::SharedMapping => "list the mappings",
+        BeginStep::Namespaces => "enter the sandbox",
+        BeginStep::Filter => "install the filter",
+        BeginStep::Listener => "hand the filter's listener over",
+        BeginStep::Clone => "clone the process",
+        BeginStep::Wait => "watch the branch",
+        BeginStep::Branch => "set the branch up",
+    }
+}
+
+impl BeginError {
+    /// The layer that cannot be contained.
+    #[must_use]
+    pub const fn layer(&self) -> Layer {
+        match self {
+            BeginError::ListDescriptors(_) | BeginError::Descriptor { .. } => Layer::Process,
+            BeginError::Threads { .. } | BeginError::NotMainThread => Layer::Threads,
+            BeginError::SharedMapping { .. } | BeginError::Kernel { .. } => Layer::Memory,
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            BeginError::Descriptor { number, .. } => {
+                format!("close descriptor {number} before the transaction, or open it inside")
+            }
+            BeginError::Threads { .. } => {
+                "end the other threads first (join them, shut executors down)".to_owned()
+            }
+            BeginError::NotMainThread => "call it from the main thread".to_owned(),
+            BeginError::SharedMapping { .. } => {
+                "unmap it first (multiprocessing.shared_memory, mmap with MAP_SHARED, SQLite in WAL mode)"
+                    .to_owned()
+            }
+            BeginError::ListDescriptors(_) | BeginError::Kernel { .. } => {
+                "run 'tentative doctor', which tries each part of this and says what is missing".to_owned()
+            }
+        }
+    }
+}
+
+impl From<transplant::BeginError> for BeginError {
+    fn from(error: transplant::BeginError) -> BeginError {
+        match error.step {
+            BeginStep::Threads if error.subject != 0 => BeginError::Threads { threads: error.subject },
+            BeginStep::MainThread => BeginError::NotMainThread,
+            BeginStep::SharedMapping if error.subject != 0 => {
+                BeginError::SharedMapping { address: error.subject }
+            }
+            step => BeginError::Kernel { step, errno: error.errno },
+        }
+    }
+}
+
+/// One reason why a commit was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Other threads of the branch run.
+    #[error("{threads} threads run; join them before the commit")]
+    Threads {
+        /// How many, the committing one included.
+        threads: usize,
+    },
+    /// A child of the branch runs or was not waited for.
+    #[error("child process {pid} runs or was not waited for; wait for it before the commit")]
+    Children {
+        /// Its process id, as the origin numbers it.
+        pid: usize,
+    },
+    /// The branch changed its user or group ids.
+    #[error("the branch changed its user or group ids, which the origin cannot take over")]
+    Identity,
+    /// A shared mapping that cannot be made in the origin.
+    #[error("the shared memory at {address:#x} cannot be mapped in the origin")]
+    SharedMapping {
+        /// Where it begins.
+        address: usize,
+    },
+    /// A descriptor that cannot be had.
+    #[error("descriptor {number} cannot be brought over: {errno}")]
+    Descriptor {
+        /// Its number.
+        number: usize,
+        /// What the kernel said.
+        errno: rustix::io::Errno,
+    },
+    /// The working directory cannot be reached.
+    #[error("the working directory cannot be reached outside: {0}")]
+    Directory(rustix::io::Errno),
+    /// More mappings than the kernel allows.
+    #[error("the commit needs {0} mappings, more than vm.max_map_count allows")]
+    Budget(usize),
+    /// The kernel refused a step of staging the memory.
+    #[error("the memory cannot be staged ({step:?} at {subject:#x}): {errno}")]
+    Memory {
+        /// The step.
+        step: Step,
+        /// Address.
+        subject: usize,
+        /// What the kernel said.
+        errno: rustix::io::Errno,
+    },
+    /// The monitor's reason: a conflict, a running process, a full disk.
+    #[error("{0}")]
+    Files(String),
+    /// The monitor is gone.
+    #[error("the monitor is gone: {0}")]
+    MonitorLost(rustix::io::Errno),
+}
+
+/// A refused commit; the branch goes on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("commit refused: {}", reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct CommitRefused {
+    /// Why.
+    pub reasons: Vec<Refusal>,
+}
+
+impl From<transplant::Refused> for CommitRefused {
+    fn from(refused: transplant::Refused) -> CommitRefused {
+        let (subject, errno) =
+            (refused.refusal.subject, rustix::io::Errno::from_raw_os_error(refused.refusal.errno));
+        let reasons = match refused.refusal.step {
+            Step::Threads => vec![Refusal::Threads { threads: subject }],
+            Step::Children => vec![Refusal::Children { pid: subject }],
+            Step::Identity => vec![Refusal::Identity],
+            Step::SharedMapping => vec![Refusal::SharedMapping { address: subject }],
+            Step::Descriptor => vec![Refusal::Descriptor { number: subject, errno }],
+            Step::Directory => vec![Refusal::Directory(errno)],
+            Step::Budget => vec![Refusal::Budget(subject)],
+            Step::Monitor if refused.words.is_empty() => vec![Refusal::MonitorLost(errno)],
+            Step::Monitor => refused.words.lines().map(|line| Refusal::Files(line.to_owned())).collect(),
+            step => vec![Refusal::Memory { step, subject, errno }],
+        };
+        CommitRefused { reasons }
+    }
+}
