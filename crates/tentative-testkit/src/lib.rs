@@ -9,6 +9,7 @@ pub mod crash;
 pub mod environment;
 pub mod feature;
 pub mod leaks;
+pub mod schema;
 pub mod skip;
 
 pub use environment::Environment;
