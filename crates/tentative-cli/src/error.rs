@@ -47,13 +47,14 @@ pub(crate) struct CommandError {
     /// What kind it was.
     pub(crate) kind: Kind,
     error: anyhow::Error,
+    details: Vec<String>,
     hints: Vec<String>,
 }
 
 impl CommandError {
     /// A failure of a kind, with the error or the message.
     pub(crate) fn new(kind: Kind, error: impl Into<anyhow::Error>) -> CommandError {
-        CommandError { kind, error: error.into(), hints: Vec::new() }
+        CommandError { kind, error: error.into(), details: Vec::new(), hints: Vec::new() }
     }
 
     /// A failure that has no error of the library behind it.
@@ -61,12 +62,19 @@ impl CommandError {
         kind: Kind,
         message: impl fmt::Display + fmt::Debug + Send + Sync + 'static,
     ) -> CommandError {
-        CommandError { kind, error: anyhow::Error::msg(message), hints: Vec::new() }
+        CommandError::new(kind, anyhow::Error::msg(message))
     }
 
     /// A wrong command line.
     pub(crate) fn usage(message: impl fmt::Display + fmt::Debug + Send + Sync + 'static) -> CommandError {
         CommandError::message(Kind::Usage, message)
+    }
+
+    /// Adds one of several things that the message is about.
+    #[must_use]
+    pub(crate) fn detail(mut self, detail: String) -> CommandError {
+        self.details.push(detail);
+        self
     }
 
     /// Adds a hint: what the user can do about it.
@@ -96,6 +104,9 @@ impl CommandError {
             }
             above = cause;
         }
+        for detail in &self.details {
+            text.push_str(&format!("  {}\n", safe(detail)));
+        }
         for hint in &self.hints {
             text.push_str(&format!("{} {}\n", palette.literal("hint:"), safe(hint)));
         }
@@ -103,6 +114,12 @@ impl CommandError {
             text.push_str(&format!("{} please report this\n", palette.literal("hint:")));
         }
         text
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.error)
     }
 }
 

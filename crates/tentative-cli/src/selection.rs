@@ -166,7 +166,10 @@ fn hint_of(error: &std::io::Error) -> Option<&'static str> {
             "the disk is full: free some space ('tentative list' shows what pending transactions take), or set \
              TENTATIVE_HOME to a directory on another one",
         ),
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
+        ErrorKind::PermissionDenied
+        | ErrorKind::ReadOnlyFilesystem
+        | ErrorKind::NotADirectory
+        | ErrorKind::AlreadyExists => {
             Some("set TENTATIVE_HOME to a directory that you can write to")
         }
         _ => None,
