@@ -259,6 +259,29 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<(Arguments, Policy), cla
     Ok((Arguments::from_arg_matches(&matches)?, policy))
 }
 
+/// Says what is wrong with a command line in our own form: the message, then hints on lines of their own.
+pub(crate) fn explain(error: &clap::Error) -> CommandError {
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let message = lines.next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(message).replace("subcommand", "verb");
+    let mut details = Vec::new();
+    let mut hints = Vec::new();
+    for line in lines {
+        if let Some(tip) = line.strip_prefix("tip: ") {
+            hints.push(tip.replace("subcommand", "verb"));
+        } else if let Some(usage) = line.strip_prefix("Usage: ") {
+            hints.push(format!("usage: {usage}"));
+        } else if !line.starts_with("For more information") {
+            details.push(line.to_owned());
+        }
+    }
+    let message = if details.is_empty() { message } else { format!("{message} {}", details.join(" ")) };
+    let error = CommandError::usage(message);
+    let error = hints.into_iter().fold(error, CommandError::hint);
+    error.hint("'tentative --help' lists the verbs, 'tentative VERB --help' the options of one")
+}
+
 /// Puts the rules of `--allow` and `--deny` into the order in which they were given.
 fn policy(matches: &ArgMatches) -> Policy {
     let mut rules: Vec<(usize, Rule)> = Vec::new();

@@ -5,12 +5,15 @@
 
 #![forbid(unsafe_code)]
 
-#[expect(dead_code, reason = "the verbs that use the rest of it need the store, which lands next")]
+#[expect(dead_code, reason = "run uses the rest of it, which lands next")]
 pub mod arguments;
-#[expect(dead_code, reason = "the verbs that use the rest of it need the store, which lands next")]
+#[expect(dead_code, reason = "run uses the rest of it, which lands next")]
 mod error;
 mod probes;
-#[expect(dead_code, reason = "the verbs that use the rest of it need the store, which lands next")]
+#[expect(dead_code, reason = "run uses the rest of it, which lands next")]
+mod question;
+mod selection;
+#[expect(dead_code, reason = "run uses the rest of it, which lands next")]
 mod streams;
 mod values;
 mod verbs;
@@ -62,10 +65,14 @@ fn dispatch(
     streams: &Streams,
 ) -> Result<End, CommandError> {
     match arguments.verb {
+        Verb::List(arguments) => verbs::list::run(&arguments, streams),
+        Verb::Show(arguments) => verbs::show::run(&arguments, streams),
+        Verb::Rollback(arguments) => verbs::rollback::run(&arguments, streams),
+        Verb::Recover(arguments) => verbs::recover::run(&arguments, streams),
         Verb::Doctor(arguments) => verbs::doctor::run(&arguments, streams),
         Verb::Pathways(arguments) => verbs::pathways::run(&arguments, streams),
         Verb::Probe(arguments) => verbs::probe::run(&arguments, streams),
-        _ => Err(CommandError::usage("this verb needs the store, which is not built yet")),
+        _ => Err(CommandError::usage("this verb is not built yet")),
     }
 }
 
@@ -87,9 +94,10 @@ fn explain_parse(error: &clap::Error, streams: &Streams) -> Result<End, CommandE
             streams.print(&streams.out_styled(&error.render()))?;
             Ok(End::WELL)
         }
-        _ => {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             streams.say(&streams.err_styled(&error.render()));
             Ok(End::Status(Kind::Usage.status()))
         }
+        _ => Err(arguments::explain(error)),
     }
 }

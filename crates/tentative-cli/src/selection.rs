@@ -41,16 +41,21 @@ pub(crate) fn recovery(recovered: &Recovered) -> Recovery {
         Outcome::RolledForward => {
             (State::Committed, "its commit had been interrupted and is finished now".to_owned())
         }
-        Outcome::Discarded => (State::RolledBack, "its process had died; discarded, nothing was changed".to_owned()),
-        Outcome::Kept => (State::Pending, "its process had died after the program ended; it is pending".to_owned()),
+        Outcome::Discarded => {
+            (State::RolledBack, "its process had died; discarded, nothing was changed".to_owned())
+        }
+        Outcome::Kept => {
+            (State::Pending, "its process had died after the program ended; it is pending".to_owned())
+        }
         Outcome::Torn => (
             State::RolledBack,
-            "the machine stopped before its files were on disk; they may be torn, so it was discarded".to_owned(),
+            "the machine stopped before its files were on disk; they may be torn, so it was discarded"
+                .to_owned(),
         ),
-        Outcome::Stuck { reason } => {
-            (State::Committing, format!("its commit cannot be finished yet ({reason}); the next start tries again"))
-        }
-        _ => (State::RolledBack, "recovered".to_owned()),
+        Outcome::Stuck { reason } => (
+            State::Committing,
+            format!("its commit cannot be finished yet ({reason}); the next start tries again"),
+        ),
     };
     Recovery { id: recovered.id.to_string(), state, done }
 }
@@ -87,7 +92,11 @@ pub(crate) fn named_or_latest(store: &Store, name: Option<&str>) -> Result<Id, C
 }
 
 /// The transaction that was named, or the only pending one; several are listed.
-pub(crate) fn named_or_only(store: &Store, name: Option<&str>, streams: &Streams) -> Result<Id, CommandError> {
+pub(crate) fn named_or_only(
+    store: &Store,
+    name: Option<&str>,
+    streams: &Streams,
+) -> Result<Id, CommandError> {
     if let Some(name) = name {
         return named(store, name);
     }
@@ -107,9 +116,8 @@ pub(crate) fn named_or_only(store: &Store, name: Option<&str>, streams: &Streams
 
 fn named(store: &Store, name: &str) -> Result<Id, CommandError> {
     store.resolve(name).map_err(|error| match error {
-        ResolveError::Unknown(_) => {
-            CommandError::new(Kind::Usage, error).hint("'tentative list' shows the transactions that are there")
-        }
+        ResolveError::Unknown(_) => CommandError::new(Kind::Usage, error)
+            .hint("'tentative list' shows the transactions that are there"),
         ResolveError::Ambiguous { .. } => CommandError::new(Kind::Usage, error).hint("give more digits"),
         ResolveError::Store(error) => error.into(),
         _ => CommandError::new(Kind::Internal, error),
@@ -169,9 +177,7 @@ fn hint_of(error: &std::io::Error) -> Option<&'static str> {
         ErrorKind::PermissionDenied
         | ErrorKind::ReadOnlyFilesystem
         | ErrorKind::NotADirectory
-        | ErrorKind::AlreadyExists => {
-            Some("set TENTATIVE_HOME to a directory that you can write to")
-        }
+        | ErrorKind::AlreadyExists => Some("set TENTATIVE_HOME to a directory that you can write to"),
         _ => None,
     }
 }

@@ -4,7 +4,6 @@
 
 use std::{
     io::Read,
-    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -60,11 +59,6 @@ pub(crate) fn run(arguments: &Arguments, streams: &Streams) -> Result<End, Comma
         streams.print(&format!("{}\n", streams.out.bad(verdict)))?;
     }
     Ok(End::Status(Kind::Machine.status()))
-}
-
-/// Where the store is, or would be.
-pub(crate) fn store_directory() -> PathBuf {
-    PathBuf::from(std::env::var_os("TENTATIVE_HOME").unwrap_or_default())
 }
 
 fn attempt(probe: &Probe) -> Result<Check, CommandError> {

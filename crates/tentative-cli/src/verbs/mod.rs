@@ -1,5 +1,9 @@
 //! The verbs, one file each.
 
 pub(crate) mod doctor;
+pub(crate) mod list;
 pub(crate) mod pathways;
 pub(crate) mod probe;
+pub(crate) mod recover;
+pub(crate) mod rollback;
+pub(crate) mod show;

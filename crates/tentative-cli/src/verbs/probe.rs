@@ -5,6 +5,7 @@
 use std::io::Read;
 
 use serde_json::json;
+use tentative::store::{StoreError, default_root};
 
 use crate::{
     End,
@@ -12,7 +13,6 @@ use crate::{
     error::CommandError,
     probes::{self, Failure},
     streams::Streams,
-    verbs::doctor::store_directory,
 };
 
 /// Runs the probe.
@@ -22,7 +22,7 @@ pub(crate) fn run(arguments: &Arguments, streams: &Streams) -> Result<End, Comma
     }
     let probe = probes::by_name(&arguments.name)
         .ok_or_else(|| CommandError::usage(format!("no probe is called '{}'", arguments.name)))?;
-    let document = match (probe.attempt)(&store_directory()) {
+    let document = match (probe.attempt)(&default_root().ok_or(StoreError::NoHome)?) {
         Ok(found) => json!({ "works": true, "found": found, "remedy": null }),
         Err(Failure { found, remedy }) => json!({ "works": false, "found": found, "remedy": remedy }),
     };

@@ -2,10 +2,7 @@
 //!
 //! Every other verb does the same before anything else; this one says when there was nothing to do.
 
-use tentative::{
-    record::State,
-    store::Store,
-};
+use tentative::{record::State, store::Store};
 use tentative_report::json::{self, Recovery};
 
 use crate::{

@@ -52,8 +52,12 @@ pub struct Summary {
     pub started_ns: u64,
     /// Bytes that it occupies on disk.
     pub bytes: u64,
+    /// How the program ended; none while it runs.
+    pub exit_status: Option<i32>,
     /// How many changes a commit would apply.
     pub changes: usize,
+    /// How many crossings were recorded, equal ones folded.
+    pub effects: usize,
 }
 
 impl Store {
@@ -196,12 +200,16 @@ impl Store {
             program: record.as_ref().map(|record| record.program.clone()).unwrap_or_default(),
             started_ns: record.as_ref().map_or(0, |record| record.started_ns),
             bytes,
+            exit_status: record.as_ref().and_then(|record| record.exit_status),
             changes: record.as_ref().map_or(0, |record| record.changes.len()),
+            effects: record.as_ref().map_or(0, |record| record.effects.len()),
         })
     }
 }
 
-fn default_root() -> Option<PathBuf> {
+/// Where the user's store is, whether it is there or not; none when no variable says where a home is.
+#[must_use]
+pub fn default_root() -> Option<PathBuf> {
     let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(path) = variable("TENTATIVE_HOME") {
         return Some(path);
