@@ -140,7 +140,7 @@ def main() -> None:
         ["cargo", "fmt", "--all", "--check"],
         ["cargo", "clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"],
         ["cargo", "clippy", "-q", "--workspace", "--all-targets"]
-        + ["--features", "tentative-sys/crash-points", "--", "-D", "warnings"],
+        + ["--features", "tentative-cli/crash-points", "--", "-D", "warnings"],
         [str(ruff), "check", "-q", "."],
         [str(ruff), "format", "-q", "--check", "."],
     )

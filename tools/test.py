@@ -23,7 +23,7 @@ import ordinary_user
 from environment import ROOT, say
 
 #: Tests run with the crash points compiled in; the installed package has none.
-FEATURES = ("--features", "tentative-sys/crash-points")
+FEATURES = ("--features", "tentative-cli/crash-points")
 ALLOWED = ROOT / "tests" / "allowed-skips.txt"
 PYTHON_TESTS = ("tests/python", "tests/guarantees")
 #: `--only` words that choose tests by name instead of by language.
