@@ -65,18 +65,29 @@ pub fn copy_socket_options(from: impl AsFd, to: impl AsFd) {
     }
 }
 
-/// A number that names the socket's file among all sockets of this kernel.
-///
-/// # Errors
-/// What fstat(2) says.
-pub fn socket_identity(socket: impl AsFd) -> Result<u64, Errno> {
-    Ok(rustix::fs::fstat(socket)?.st_ino)
-}
-
 /// Copies descriptor number `fd` out of another process.
 ///
 /// # Errors
 /// `EBADF` when it has no such descriptor, `EPERM` when this process may not trace it.
 pub fn descriptor_of(pidfd: impl AsFd, fd: RawFd) -> Result<OwnedFd, Errno> {
     pidfd_getfd(pidfd, fd, PidfdGetfdFlags::empty())
+}
+
+/// `SO_NETNS_COOKIE` (Linux 5.14).
+const NETWORK_COOKIE: usize = 71;
+
+/// A number that names the network namespace that a socket belongs to.
+///
+/// # Errors
+/// What getsockopt(2) says.
+pub fn network_of(socket: impl AsFd) -> Result<u64, Errno> {
+    let mut cookie = 0u64;
+    let mut length = 8u32;
+    let socket = socket.as_fd().as_raw_fd() as usize;
+    let level = libc::SOL_SOCKET as usize;
+    let arguments =
+        [socket, level, NETWORK_COOKIE, (&raw mut cookie) as usize, (&raw mut length) as usize, 0];
+    // SAFETY: the kernel writes at most eight bytes to the cookie and the length itself, both in this frame.
+    unsafe { trap(libc::SYS_getsockopt, arguments) }?;
+    Ok(cookie)
 }

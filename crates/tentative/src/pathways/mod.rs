@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 pub use compile::compile;
 use rustix::io::Errno;
+use tentative_sys::world::Notification;
 
 use crate::layer::Layer;
 
@@ -96,6 +97,25 @@ pub fn table() -> &'static [Pathway] {
 #[must_use]
 pub fn by_number(number: i32) -> Option<&'static Pathway> {
     usize::try_from(number).ok().and_then(|number| BY_NUMBER.get(number).copied().flatten())
+}
+
+static UNKNOWN: LazyLock<Pathway> = LazyLock::new(|| Pathway {
+    number: None,
+    name: "unknown",
+    layer: Layer::World,
+    rule: Rule::Refuse(Errno::NOSYS),
+    rule_text: "refuse ENOSYS",
+    sentence: "Is not in the table, or is of another architecture.",
+});
+
+/// What is said of calls that are not in the table.
+pub(crate) fn unknown() -> &'static Pathway {
+    &UNKNOWN
+}
+
+/// Whether a call is one of the architecture that the table describes.
+pub(crate) fn is_native(notification: &Notification) -> bool {
+    notification.architecture == compile::ARCHITECTURE && (notification.number as u32) < compile::X32
 }
 
 fn parse_line(line: &'static str) -> Option<Pathway> {

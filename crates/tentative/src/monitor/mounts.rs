@@ -1,0 +1,30 @@
+//! Changes of mounts: possible only in a mount namespace that was made inside, which they cannot leave.
+
+use std::fs;
+
+use rustix::io::Errno;
+
+use super::{Call, Outcome};
+
+/// Lets the kernel decide in a mount namespace made inside, and refuses in the sandbox's own.
+pub(super) fn change_mounts(call: &mut Call<'_>) -> Outcome {
+    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let theirs = namespace(call.caller.tid());
+    let sandbox = namespace(call.scope.init.as_raw_nonzero().get());
+    if theirs.is_some() && theirs != sandbox {
+        return Outcome::CONTINUE;
+    }
+    let target = match call.pathway.name {
+        "mount" | "move_mount" => {
+            call.read_string(call.word(if call.pathway.name == "mount" { 1 } else { 3 }))
+        }
+        "umount2" | "pivot_root" => call.read_string(call.word(0)),
+        _ => None,
+    };
+    let target = target.map_or_else(
+        || "the sandbox's mounts".to_owned(),
+        |path| String::from_utf8_lossy(&path).into_owned(),
+    );
+    call.blocked(target, Errno::PERM, None);
+    Outcome::error(Errno::PERM)
+}

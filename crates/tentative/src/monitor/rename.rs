@@ -1,0 +1,221 @@
+//! Renaming a directory that exists below an overlay.
+//!
+//! The kernel says EXDEV in an overlay made by (or for) an ordinary user, and programs do not expect it. The monitor
+//! does the rename in the program's place: the kernel's own where that works, else a helper that makes the new
+//! directory, moves the content and removes the old one. Never follows the paths twice: both parents are held.
+
+use std::{
+    io::Write as _,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::PathBuf,
+};
+
+use rustix::{
+    fs::{
+        AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags,
+        fchmod, fchown, fgetxattr, flistxattr, fsetxattr, futimens, mkdirat, openat, renameat_with, statat,
+        unlinkat,
+    },
+    io::Errno,
+    pipe::{PipeFlags, pipe_with},
+    process::{Signal, set_parent_process_death_signal},
+};
+use tentative_sys::kin::{Cloned, FileIdentity, Namespaces, as_file_identity, clone_into, exit_now};
+
+use super::{CURRENT_DIRECTORY, Call, Caller, Outcome};
+use crate::world::{Pending, Wait};
+
+/// A name in a directory that is held open.
+struct Place {
+    directory: OwnedFd,
+    name: PathBuf,
+}
+
+/// rename(2), renameat(2) and renameat2(2).
+pub(super) fn rename(call: &mut Call<'_>) -> Outcome {
+    let at = |index| call.int(index);
+    let (from_directory, from, to_directory, to, flags) = match call.pathway.name {
+        "rename" => (CURRENT_DIRECTORY, 0, CURRENT_DIRECTORY, 1, 0),
+        "renameat" => (at(0), 1, at(2), 3, 0),
+        _ => (at(0), 1, at(2), 3, call.int(4) as u32),
+    };
+    let Some(from) = place(call, from_directory, from) else { return Outcome::CONTINUE };
+    match statat(&from.directory, &from.name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(status) if FileType::from_raw_mode(status.st_mode) == FileType::Directory => {}
+        // Only directories have the difficulty.
+        _ => return Outcome::CONTINUE,
+    }
+    let Some(to) = place(call, to_directory, to) else { return Outcome::CONTINUE };
+    if !call.still_waits() {
+        return Outcome::CONTINUE;
+    }
+    let flags = RenameFlags::from_bits_retain(flags);
+    let identity = call.caller.identity();
+    let identity = FileIdentity { uid: identity.uid, gid: identity.gid };
+    let renamed = as_file_identity(identity, || {
+        renameat_with(&from.directory, &from.name, &to.directory, &to.name, flags)
+    });
+    match renamed {
+        Err(Errno::XDEV) if !flags.contains(RenameFlags::EXCHANGE) && same_mount(&from, &to) => {
+            start(call, &from, &to, flags, identity)
+        }
+        other => other.map_or_else(Outcome::error, |()| Outcome::value(0)),
+    }
+}
+
+fn place(call: &Call<'_>, directory: i32, argument: usize) -> Option<Place> {
+    let path = call.read_string(call.word(argument))?;
+    let path = call.caller.absolute(directory, &path)?;
+    let (directory, name) = Caller::parent_of(call.scope.root(), &path)?;
+    // These the kernel refuses.
+    (!matches!(name.as_os_str().as_bytes(), b"." | b".." | b"")).then_some(Place { directory, name })
+}
+
+/// Across mounts EXDEV is the right answer.
+fn same_mount(from: &Place, to: &Place) -> bool {
+    let mount = |place: &Place| {
+        let flags = AtFlags::EMPTY_PATH;
+        rustix::fs::statx(&place.directory, "", flags, rustix::fs::StatxFlags::MNT_ID)
+            .ok()
+            .map(|x| x.stx_mnt_id)
+    };
+    mount(from).is_some() && mount(from) == mount(to)
+}
+
+/// Lets a helper do it: it may take long, and others must not wait.
+fn start(call: &Call<'_>, from: &Place, to: &Place, flags: RenameFlags, identity: FileIdentity) -> Outcome {
+    let Ok((reader, writer)) = pipe_with(PipeFlags::CLOEXEC) else { return Outcome::error(Errno::NOMEM) };
+    match clone_into(Namespaces::NONE) {
+        Ok(Cloned::Child) => {
+            // A copy of the monitor that only moves files and never returns to its frames.
+            let _dies_with_monitor = set_parent_process_death_signal(Some(Signal::KILL));
+            let moved = as_file_identity(identity, || move_directory(from, to, flags));
+            let errno = moved.map_or_else(Errno::raw_os_error, |()| 0);
+            // A monitor that is gone needs no answer.
+            let _monitor_gone = std::fs::File::from(writer).write_all(&errno.to_ne_bytes());
+            exit_now(0)
+        }
+        Ok(Cloned::Parent { pid, .. }) => Outcome::Later(Pending {
+            listener: call.listener_id,
+            call: call.notification.id,
+            socket: reader,
+            wait: Wait::Helper(pid),
+        }),
+        Err(errno) => Outcome::error(errno),
+    }
+}
+
+fn move_directory(from: &Place, to: &Place, flags: RenameFlags) -> Result<(), Errno> {
+    check_target(to, flags)?;
+    // Under a name of its own until it is whole; that directory is not below, so the kernel can rename it.
+    let made = Place {
+        directory: rustix::io::fcntl_dupfd_cloexec(&to.directory, 3)?,
+        name: PathBuf::from(format!(".tentative-rename-{}", std::process::id())),
+    };
+    if let Err(errno) = move_tree(from, &made) {
+        // What was moved goes back; what cannot go back stays under the new name, and nothing is lost.
+        let _best_that_can_be_done = move_content(&made, from).and_then(|()| remove(&made));
+        return Err(errno);
+    }
+    renameat_with(&made.directory, &made.name, &to.directory, &to.name, flags)?;
+    remove(from)
+}
+
+/// The kernel's conditions on the target, which it did not come to.
+fn check_target(to: &Place, flags: RenameFlags) -> Result<(), Errno> {
+    let Ok(status) = statat(&to.directory, &to.name, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(()) };
+    if flags.contains(RenameFlags::NOREPLACE) {
+        return Err(Errno::EXIST);
+    }
+    if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
+        return Err(Errno::NOTDIR);
+    }
+    if entries(&open(to)?)?.is_empty() { Ok(()) } else { Err(Errno::NOTEMPTY) }
+}
+
+/// Makes `to` like `from`, with its content, and leaves `from` empty.
+fn move_tree(from: &Place, to: &Place) -> Result<(), Errno> {
+    mkdirat(&to.directory, &to.name, Mode::RWXU)?;
+    move_content(from, to)?;
+    copy_attributes(&open(from)?, &open(to)?)
+}
+
+fn move_content(from: &Place, to: &Place) -> Result<(), Errno> {
+    let (source, target) = (open(from)?, open(to)?);
+    for name in entries(&source)? {
+        let renamed = renameat_with(&source, &name, &target, &name, RenameFlags::empty());
+        if renamed != Err(Errno::XDEV) {
+            renamed?;
+            continue;
+        }
+        let below = |directory: &OwnedFd| -> Result<Place, Errno> {
+            let directory = rustix::io::fcntl_dupfd_cloexec(directory, 3)?;
+            Ok(Place { directory, name: name.clone() })
+        };
+        let inner = below(&source)?;
+        move_tree(&inner, &below(&target)?)?;
+        remove(&inner)?;
+    }
+    Ok(())
+}
+
+fn remove(place: &Place) -> Result<(), Errno> {
+    unlinkat(&place.directory, &place.name, AtFlags::REMOVEDIR)
+}
+
+fn open(place: &Place) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(&place.directory, &place.name, flags, Mode::empty())
+}
+
+fn entries(directory: &OwnedFd) -> Result<Vec<PathBuf>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory.as_fd())? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(PathBuf::from(std::ffi::OsStr::from_bytes(name)));
+        }
+    }
+    Ok(names)
+}
+
+/// Owner, extended attributes, mode and times, in an order in which none undoes another.
+fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
+    let status = rustix::fs::fstat(from)?;
+    match fchown(to, Some(Uid::from_raw(status.st_uid)), Some(Gid::from_raw(status.st_gid))) {
+        // An ordinary user's directories are his own already.
+        Err(Errno::PERM | Errno::INVAL) => {}
+        other => other?,
+    }
+    copy_extended_attributes(from, to)?;
+    fchmod(to, Mode::from_raw_mode(status.st_mode & 0o7777))?;
+    let time = |seconds, nanoseconds| Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+    let times = Timestamps {
+        last_access: time(status.st_atime, status.st_atime_nsec as _),
+        last_modification: time(status.st_mtime, status.st_mtime_nsec as _),
+    };
+    futimens(to, &times)
+}
+
+fn copy_extended_attributes(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
+    let mut names = vec![0u8; 65_536];
+    let length = match flistxattr(from, names.as_mut_slice()) {
+        // A file system without them.
+        Err(Errno::NOTSUP) => return Ok(()),
+        other => other?,
+    };
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let mut value = vec![0u8; 65_536];
+        let Ok(length) = fgetxattr(from, name, value.as_mut_slice()) else { continue };
+        match fsetxattr(to, name, &value[..length], XattrFlags::empty()) {
+            // Attributes of security modules are given by the kernel.
+            Err(Errno::PERM | Errno::NOTSUP) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! The policy, ready to be asked: names looked up, the last rule that matches first.
+//!
+//! It only answers; doing what it allows is others' business.
+
+use std::{
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    path::{Path, PathBuf},
+};
+
+use super::hosts;
+use crate::policy::{Action, Host, Kind, Policy, Rule};
+
+#[derive(Clone, Debug)]
+enum Matcher {
+    Net { hosts: Vec<(IpAddr, u8)>, any: bool, port: Option<u16> },
+    Listen(u16),
+    Unix(PathBuf),
+    UnixAbstract(String),
+    Device,
+    Signal(i32),
+}
+
+/// A policy with its names looked up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rules {
+    rules: Vec<(Action, Matcher)>,
+}
+
+impl Rules {
+    /// Looks up the names of a policy, in the host's network.
+    #[must_use]
+    pub(crate) fn load(policy: &Policy) -> Rules {
+        let mut rules: Vec<(Action, Matcher)> = Vec::new();
+        if policy.rules.iter().any(allows_a_name) {
+            // Allowing a name includes looking it up. First, so that any rule of the user's can say otherwise.
+            let hosts = hosts::name_servers().into_iter().map(|ip| (ip, bits(ip))).collect();
+            rules.push((Action::Allow, Matcher::Net { hosts, any: false, port: Some(53) }));
+        }
+        rules.extend(policy.rules.iter().map(|rule| (rule.action, matcher(&rule.kind))));
+        Rules { rules }
+    }
+
+    /// What the policy says about a connection or an addressed send.
+    pub(crate) fn net(&self, to: SocketAddr) -> Option<Action> {
+        let to = super::address::canonical(to);
+        self.last(|matcher| match matcher {
+            Matcher::Net { hosts, any, port } => {
+                let host = *any || hosts.iter().any(|(ip, prefix)| contains(*ip, *prefix, to.ip()));
+                host && port.is_none_or(|port| port == to.port())
+            }
+            _ => false,
+        })
+    }
+
+    /// What the policy says about accepting connections on a port of the host.
+    pub(crate) fn listen(&self, port: u16) -> Option<Action> {
+        self.last(|matcher| matches!(matcher, Matcher::Listen(listen) if *listen == port))
+    }
+
+    /// What the policy says about a unix socket.
+    pub(crate) fn unix(&self, path: &Path) -> Option<Action> {
+        self.last(|matcher| matches!(matcher, Matcher::Unix(allowed) if allowed == path))
+    }
+
+    /// What the policy says about a unix socket with an abstract name.
+    pub(crate) fn unix_abstract(&self, name: &[u8]) -> Option<Action> {
+        self.last(|matcher| matches!(matcher, Matcher::UnixAbstract(allowed) if allowed.as_bytes() == name))
+    }
+
+    /// What the policy says about signals to a process outside.
+    pub(crate) fn signal(&self, pid: i32) -> Option<Action> {
+        self.last(|matcher| matches!(matcher, Matcher::Signal(allowed) if *allowed == pid))
+    }
+
+    fn last(&self, matches: impl Fn(&Matcher) -> bool) -> Option<Action> {
+        self.rules.iter().rev().find(|(_, matcher)| matches(matcher)).map(|(action, _)| *action)
+    }
+}
+
+/// The device nodes that a policy allows, to be shown in the sandbox's `/dev`.
+#[must_use]
+pub fn allowed_devices(policy: &Policy) -> Vec<PathBuf> {
+    let mut devices: Vec<PathBuf> = Vec::new();
+    for rule in &policy.rules {
+        if let Kind::Device(path) = &rule.kind {
+            devices.retain(|device| device != path);
+            if rule.action == Action::Allow {
+                devices.push(path.clone());
+            }
+        }
+    }
+    devices
+}
+
+fn allows_a_name(rule: &Rule) -> bool {
+    let named = matches!(&rule.kind, Kind::Net(Host::Name(_) | Host::Below(_) | Host::Any, _));
+    rule.action == Action::Allow && named
+}
+
+fn matcher(kind: &Kind) -> Matcher {
+    match kind {
+        Kind::Net(host, port) => {
+            let (hosts, any) = match host {
+                Host::Any => (Vec::new(), true),
+                Host::Network(ip, prefix) => (vec![(ip.to_canonical(), *prefix)], false),
+                Host::Name(name) => (look_up(name), false),
+                // Which names are below a domain shows only when they are looked up; see `hosts`.
+                Host::Below(domain) => (look_up(domain), false),
+            };
+            Matcher::Net { hosts, any, port: *port }
+        }
+        Kind::Listen(port) => Matcher::Listen(*port),
+        Kind::Unix(path) => Matcher::Unix(path.clone()),
+        Kind::UnixAbstract(name) => Matcher::UnixAbstract(name.clone()),
+        Kind::Device(_) => Matcher::Device,
+        Kind::Signal(pid) => Matcher::Signal(*pid),
+    }
+}
+
+fn look_up(name: &str) -> Vec<(IpAddr, u8)> {
+    // A name that cannot be looked up allows nothing.
+    let found = (name, 0).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+    found.into_iter().map(|address| (address.ip(), bits(address.ip()))).collect()
+}
+
+const fn bits(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
+}
+
+fn contains(network: IpAddr, prefix: u8, ip: IpAddr) -> bool {
+    match (network, ip) {
+        (IpAddr::V4(network), IpAddr::V4(ip)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            network.to_bits() & mask == ip.to_bits() & mask
+        }
+        (IpAddr::V6(network), IpAddr::V6(ip)) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+            network.to_bits() & mask == ip.to_bits() & mask
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(words: &[(&str, Action)]) -> Rules {
+        let rules = words.iter().map(|(text, action)| Rule { action: *action, kind: text.parse().unwrap() });
+        Rules::load(&Policy { rules: rules.collect() })
+    }
+
+    #[test]
+    fn the_last_rule_that_matches_decides() {
+        let rules = rules(&[("net:10.0.0.0/8", Action::Allow), ("net:10.1.0.0/16:80", Action::Deny)]);
+        assert_eq!(rules.net("10.2.0.1:80".parse().unwrap()), Some(Action::Allow));
+        assert_eq!(rules.net("10.1.0.1:80".parse().unwrap()), Some(Action::Deny));
+        assert_eq!(rules.net("10.1.0.1:81".parse().unwrap()), Some(Action::Allow));
+        assert_eq!(rules.net("[::ffff:10.1.0.1]:80".parse().unwrap()), Some(Action::Deny));
+        assert_eq!(rules.net("11.0.0.1:80".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn the_local_host_can_be_named() {
+        let rules = rules(&[("net:localhost:5432", Action::Allow), ("net:[::1]:80", Action::Allow)]);
+        assert_eq!(rules.net("127.0.0.1:5432".parse().unwrap()), Some(Action::Allow));
+        assert_eq!(rules.net("127.0.0.1:5433".parse().unwrap()), None);
+        assert_eq!(rules.net("[::1]:80".parse().unwrap()), Some(Action::Allow));
+    }
+
+    #[test]
+    fn devices_can_be_taken_back() {
+        let rule = |action, text: &str| Rule { action, kind: text.parse().unwrap() };
+        let rules = vec![
+            rule(Action::Allow, "device:/dev/kvm"),
+            rule(Action::Allow, "device:/dev/fuse"),
+            rule(Action::Deny, "device:/dev/kvm"),
+        ];
+        assert_eq!(allowed_devices(&Policy { rules }), [PathBuf::from("/dev/fuse")]);
+    }
+}
