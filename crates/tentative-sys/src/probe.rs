@@ -2,14 +2,18 @@
 //!
 //! Never called in a process that does anything else: it changes the namespaces of the caller for good.
 
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::{
     io::Errno,
     thread::{UnshareFlags, unshare_unsafe},
 };
 
-use crate::world::{Answer, Instruction, add_fd, install_filter_raw, receive, respond};
+use crate::{
+    memory::{PAGE, maps::Vma, marks, pages::Entry},
+    raw,
+    world::{Answer, Instruction, add_fd, install_filter_raw, receive, respond},
+};
 
 /// Moves the calling process into new namespaces.
 ///
@@ -121,6 +125,48 @@ fn notify_one_call() -> [Instruction; 4] {
     ]
 }
 
+/// The step at which write protection failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarksError {
+    /// Opening a userfaultfd with asynchronous write protection.
+    Open(Errno),
+    /// Mapping memory to try it on, or reading the page map.
+    Prepare(Errno),
+    /// Marking pages.
+    Arm(Errno),
+    /// A written page kept its mark, or one that was not written lost it.
+    Wrong,
+}
+
+/// Marks two pages, writes one of them, and looks at which mark is left.
+///
+/// # Errors
+///
+/// The step that failed.
+pub fn marks_round_trip() -> Result<(), MarksError> {
+    let fd = marks::open().map_err(MarksError::Open)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let pagemap = std::fs::File::open("/proc/self/pagemap")
+        .map_err(|error| MarksError::Prepare(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+    let length = 2 * PAGE;
+    // SAFETY: a new anonymous mapping at an address of the kernel's choice replaces nothing.
+    let start = unsafe { raw::mmap(0, length, protection, flags, -1, 0) }.map_err(MarksError::Prepare)?;
+    let vma = Vma { start, end: start + length, protection, ..Vma::default() };
+    marks::arm(fd.as_raw_fd() as usize, pagemap.as_raw_fd() as usize, &vma).map_err(MarksError::Arm)?;
+    // SAFETY: the address is the first byte of the mapping made above, readable and writable, known to nobody else.
+    unsafe { std::ptr::with_exposed_provenance_mut::<u8>(start).write_volatile(1) };
+    let mut entries = [0_u64; 2];
+    let read = raw::pread_words(pagemap.as_raw_fd() as usize, &mut entries, start / PAGE * 8);
+    // SAFETY: the mapping was made above and nothing refers to it any more.
+    let unmapped = unsafe { raw::munmap(start, length) };
+    read.and(unmapped).map_err(MarksError::Prepare)?;
+    let [written, untouched] = entries.map(|entry| Entry(entry).marked());
+    if !written && untouched { Ok(()) } else { Err(MarksError::Wrong) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,5 +175,11 @@ mod tests {
     fn a_call_is_answered_through_the_listener() {
         // A machine under a foreign listener says so, which is the other thing that this is for.
         assert!(matches!(listener_round_trip(), Ok(()) | Err(ListenerError::Install(Errno::BUSY))));
+    }
+
+    #[test]
+    fn a_written_page_loses_its_mark() {
+        // Kernels before 6.7 do not have it, and say so when it is opened.
+        assert!(matches!(marks_round_trip(), Ok(()) | Err(MarksError::Open(_))));
     }
 }

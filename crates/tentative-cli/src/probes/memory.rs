@@ -2,7 +2,38 @@
 
 use std::{fs::File, os::unix::fs::FileExt, path::Path};
 
-use super::{Failure, Need, Probe};
+use rustix::io::Errno;
+use tentative_sys::probe::{MarksError, marks_round_trip};
+
+use super::{Failure, Need, Probe, remedy};
+
+/// Asynchronous write protection by userfaultfd, with PAGEMAP_SCAN.
+pub(super) const WRITE_PROTECTION: Probe = Probe {
+    name: "write-protection",
+    title: "asynchronous write protection (userfaultfd, PAGEMAP_SCAN)",
+    need: Need::Optional,
+    attempt: |_: &Path| match marks_round_trip() {
+        Ok(()) => Ok("a written page lost its mark, another one kept it".to_owned()),
+        Err(MarksError::Wrong) => {
+            Err(Failure { found: "the marks do not show which page was written".to_owned(), remedy: None })
+        }
+        Err(MarksError::Open(errno)) => Err(unavailable("open a userfaultfd", errno)),
+        Err(MarksError::Prepare(errno)) => Err(unavailable("prepare two pages", errno)),
+        Err(MarksError::Arm(errno)) => Err(unavailable("mark pages", errno)),
+    },
+};
+
+fn unavailable(doing: &str, errno: Errno) -> Failure {
+    let failure = Failure::step(doing, errno);
+    match errno {
+        Errno::INVAL | Errno::NOSYS | Errno::NOTTY => failure
+            .remedy("Linux 6.7 or newer has it; without it, commits of live processes compare contents"),
+        _ => match remedy::container() {
+            Some(remedy) => failure.remedy(remedy),
+            None => failure,
+        },
+    }
+}
 
 /// Page frame numbers in /proc/self/pagemap, which only privileged processes see.
 pub(super) const FRAME_NUMBERS: Probe = Probe {

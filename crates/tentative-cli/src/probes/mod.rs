@@ -78,6 +78,7 @@ pub(crate) const ALL: &[Probe] = &[
     processes::GET_FD,
     processes::READ_MEMORY,
     processes::ID_MAPS,
+    memory::WRITE_PROTECTION,
     memory::FRAME_NUMBERS,
 ];
 

@@ -36,11 +36,13 @@ struct Found {
 
 /// Tries everything and prints one line each.
 pub(crate) fn run(arguments: &Arguments, streams: &Streams) -> Result<End, CommandError> {
-    let mut checks = Vec::new();
+    let mut checks: Vec<Check> = Vec::new();
     for probe in probes::ALL {
         let check = attempt(probe)?;
         if !arguments.json {
-            streams.print(&line(&check, streams.out))?;
+            // One cause often shows in many lines; its remedy is worth one.
+            let repeated = checks.iter().any(|earlier| earlier.remedy == check.remedy);
+            streams.print(&line(&check, !repeated, streams.out))?;
         }
         checks.push(check);
     }
@@ -114,14 +116,14 @@ fn ended_in_time(child: &mut Child) -> Result<bool, CommandError> {
     Ok(false)
 }
 
-fn line(check: &Check, palette: Palette) -> String {
+fn line(check: &Check, with_remedy: bool, palette: Palette) -> String {
     let mark = match check.result {
         CheckResult::Works => palette.good("ok      "),
         CheckResult::Degraded => palette.warning("without "),
         CheckResult::Missing => palette.bad("MISSING "),
     };
     let mut text = format!("{mark} {}: {}\n", check.title, printable(&check.found));
-    if let Some(remedy) = &check.remedy {
+    if let Some(remedy) = check.remedy.as_ref().filter(|_| with_remedy) {
         text.push_str(&format!("{:9}{} {}\n", "", palette.literal("hint:"), printable(remedy)));
     }
     text
