@@ -1,7 +1,8 @@
-//! Raw mechanisms of the file layer that rustix does not wrap: file handles, write leases, mount attributes.
+//! Raw mechanisms of the file layer that rustix does not wrap: file handles, leases, locks, mount attributes.
 
 pub mod handle;
 pub mod lease;
+pub mod lock;
 pub mod mount;
 
 use rustix::io::Errno;

@@ -12,9 +12,9 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, SeekFrom, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
-        copy_file_range, ftruncate, ioctl_ficlone, lgetxattr, llistxattr, lremovexattr, lsetxattr, mknodat,
-        seek, utimensat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, SeekFrom, Timespec, Timestamps, Uid, XattrFlags, chmodat,
+        chownat, copy_file_range, ftruncate, ioctl_ficlone, lgetxattr, llistxattr, lremovexattr, lsetxattr,
+        mknodat, openat, seek, utimensat,
     },
     io::Errno,
 };
@@ -177,7 +177,7 @@ pub(super) fn copy_directory(from: &Path, to: &Path, mode: u32) -> io::Result<()
 /// # Errors
 /// What reading or writing fails with.
 pub(super) fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
-    let source = File::open(from)?;
+    let source = open_unnoticed(from)?;
     let metadata = source.metadata()?;
     let target = File::create(to)?;
     copy_content(&source, &target)?;
@@ -256,7 +256,7 @@ pub fn copy_object(from: &Path, to: &Path) -> io::Result<()> {
     let kind = FileType::from_raw_mode(metadata.mode());
     match kind {
         FileType::RegularFile => {
-            let source = File::open(from)?;
+            let source = open_unnoticed(from)?;
             let target = File::options().write(true).create_new(true).mode(0o600).open(to)?;
             copy_content(&source, &target)?;
         }
@@ -266,13 +266,26 @@ pub fn copy_object(from: &Path, to: &Path) -> io::Result<()> {
     copy_all(from, to)
 }
 
+/// Opens a regular file for reading; its time of access stays as it is where the caller may ask for that.
+///
+/// # Errors
+/// What opening fails with.
+pub fn open_unnoticed(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    match openat(CWD, path, flags | OFlags::NOATIME, Mode::empty()) {
+        // Only the owner may ask for it.
+        Err(Errno::PERM) => Ok(openat(CWD, path, flags, Mode::empty())?.into()),
+        result => Ok(result?.into()),
+    }
+}
+
 /// Says whether two regular files have the same content.
 ///
 /// # Errors
 /// What reading them fails with.
 pub fn same_content(one: &Path, other: &Path) -> io::Result<bool> {
     use io::Read as _;
-    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    let (mut one, mut other) = (open_unnoticed(one)?, open_unnoticed(other)?);
     let (mut left, mut right) = (vec![0_u8; 1 << 16], vec![0_u8; 1 << 16]);
     loop {
         let read = one.read(&mut left)?;

@@ -4,11 +4,17 @@
 //! its own: the kernel's overlays do.
 
 mod ancestors;
+pub mod apply;
 pub mod attributes;
+pub mod changes;
+pub mod conflict;
 mod draft;
+mod identity;
 pub mod moment;
 pub mod mount;
 pub mod mountinfo;
 pub mod name;
 pub mod plan;
+mod scan;
+pub mod stage;
 pub(crate) mod tree;

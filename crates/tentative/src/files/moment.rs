@@ -45,4 +45,10 @@ impl Moment {
         let (changed, begun) = ((metadata.ctime(), metadata.ctime_nsec()), (self.seconds, self.nanoseconds));
         changed > begun || (self.exact && changed == begun)
     }
+
+    /// Says whether the object's time of access is later than this moment, or not known to be earlier.
+    #[must_use]
+    pub fn is_before_access(&self, metadata: &fs::Metadata) -> bool {
+        (metadata.atime(), metadata.atime_nsec()) >= (self.seconds, self.nanoseconds)
+    }
 }

@@ -141,7 +141,8 @@ fn overlay(cover: &Cover, lower: &Path, upper: &Path, work: &Path) -> Result<Own
         }
         result => result?,
     };
-    let mut attributes = MountAttrFlags::empty();
+    // Reading inside must not change the upper files: see `identity` for what their time of access tells.
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOATIME;
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, cover.no_suid);
     attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, cover.no_dev);
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, cover.no_exec);

@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use super::Id;
+use crate::journal::JournalError;
 
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +83,9 @@ pub enum StoreError {
     /// The transaction does not wait for a decision.
     #[error("transaction {0} is not pending")]
     NotPending(Id),
+    /// Its journal cannot be read.
+    #[error(transparent)]
+    Journal(JournalError),
     /// The kernel has no random bytes.
     #[error("cannot make an id")]
     Random(#[source] rustix::io::Errno),

@@ -27,6 +27,7 @@ pub use transaction::{Phase, Transaction};
 
 use crate::{
     files::tree,
+    journal::{Journal, Progress},
     record::{Record, State},
 };
 
@@ -155,8 +156,9 @@ impl Store {
         let dir = self.root.join(id.as_str());
         let lock = try_lock(&dir)?.ok_or_else(|| StoreError::Busy(id.clone()))?;
         let transaction = Transaction::adopt(id.clone(), dir, lock);
+        let decided = Journal::read(transaction.dir()).map_err(StoreError::Journal)?.0 != Progress::Undecided;
         match transaction.phase()? {
-            Phase::Pending => Ok(transaction),
+            Phase::Pending if !decided => Ok(transaction),
             _ => Err(StoreError::NotPending(id.clone())),
         }
     }

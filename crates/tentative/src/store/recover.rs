@@ -3,6 +3,8 @@
 //! A journal with a commit record is rolled forward. A durable pending transaction is kept. Everything else is discarded,
 //! and what a power loss may have torn is named. Transactions that somebody owns are left alone.
 
+use crate::files::{apply::Published, stage};
+
 use super::{Id, Phase, Store, StoreError, Transaction, transaction::boot_id, try_lock};
 
 /// What was done with one transaction.
@@ -58,16 +60,41 @@ impl Store {
     }
 }
 
-fn recover_one(mut transaction: Transaction) -> Result<Option<Outcome>, StoreError> {
+fn recover_one(transaction: Transaction) -> Result<Option<Outcome>, StoreError> {
+    let mut transaction = match Published::from_journal(transaction) {
+        Ok(Ok(published)) => return Ok(Some(roll_forward(published))),
+        Ok(Err(transaction)) => transaction,
+        Err(error) => return Ok(Some(Outcome::Stuck { reason: error.to_string() })),
+    };
     match transaction.phase() {
-        Ok(Phase::Pending) => Ok(None),
+        Ok(Phase::Pending) => {
+            // Staging that did not get to the commit point.
+            Ok(stage::withdraw(&transaction).err().map(|error| Outcome::Stuck { reason: chain(&error) }))
+        }
         Ok(Phase::Keeping { boot }) if boot == boot_id()? => {
             transaction.keep()?;
             Ok(Some(Outcome::Kept))
         }
         Ok(Phase::Keeping { .. }) => transaction.discard().map(|()| Some(Outcome::Torn)),
-        Ok(Phase::Running | Phase::Committed) | Err(_) => {
-            transaction.discard().map(|()| Some(Outcome::Discarded))
-        }
+        Ok(Phase::Committed) => transaction.discard().map(|()| Some(Outcome::RolledForward)),
+        Ok(Phase::Running) | Err(_) => transaction.discard().map(|()| Some(Outcome::Discarded)),
     }
+}
+
+fn roll_forward(published: Published) -> Outcome {
+    let done = published
+        .apply()
+        .map_err(|error| chain(&error))
+        .and_then(|applied| applied.finish().map_err(|error| chain(&error)));
+    match done {
+        Ok(()) => Outcome::RolledForward,
+        Err(reason) => Outcome::Stuck { reason },
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }

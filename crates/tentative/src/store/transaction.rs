@@ -17,13 +17,15 @@ use tentative_sys::crash;
 use super::{Id, StoreError, replace};
 use crate::{
     effect::Effect,
-    files::{plan::Plan, tree},
+    files::{name, plan::Plan, tree},
     record::{Record, State},
 };
 
 pub(super) const RECORD: &str = "record.json";
 const PHASE: &str = "phase.json";
 const PLAN: &str = "plan.json";
+/// Paths outside the store that staging made, one a line.
+const BESIDE: &str = "beside";
 const EFFECTS: &str = "effects.jsonl";
 
 /// Where a transaction is in its life, as its directory says; `committing` is said by the journal.
@@ -206,6 +208,7 @@ impl Transaction {
         if self.phase().is_ok_and(|phase| phase != Phase::Committed) {
             self.set_phase(&Phase::Running)?;
         }
+        self.remove_beside()?;
         for place in places(&self.dir) {
             tree::remove(&place)?;
             if let Some(shared) = place.parent() {
@@ -217,6 +220,32 @@ impl Transaction {
         tree::remove(&self.dir)?;
         crash::point("discard-done");
         Ok(())
+    }
+
+    /// Notes a path beside a target, outside the store, that this transaction is going to make.
+    pub(crate) fn note_beside(&self, path: &Path) -> Result<(), StoreError> {
+        let list = self.dir.join(BESIDE);
+        let failed = |source| StoreError::Write { path: list.clone(), source };
+        let mut file = fs::File::options().create(true).append(true).open(&list).map_err(failed)?;
+        file.write_all(format!("{}\n", name::kept(path)).as_bytes()).map_err(failed)?;
+        file.sync_data().map_err(failed)
+    }
+
+    /// Removes what is at the noted paths.
+    pub(crate) fn remove_beside(&self) -> Result<(), StoreError> {
+        let list = self.dir.join(BESIDE);
+        let text = match fs::read_to_string(&list) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(StoreError::Read { path: list, source }),
+        };
+        // A last line without its end was torn before anything was made.
+        for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+            if let Some(path) = name::unkept(line) {
+                tree::remove(&path)?;
+            }
+        }
+        fs::remove_file(&list).map_err(|source| StoreError::Remove { path: list, source })
     }
 
     fn write_document<T: Serialize>(

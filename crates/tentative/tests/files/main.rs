@@ -7,4 +7,7 @@
 
 mod inside;
 
+mod tree;
+
+mod commit;
 mod mounting;

@@ -1,0 +1,148 @@
+//! What a transaction changed in the file system, for people and for the verdict.
+//!
+//! Read from the upper directories, from outside, whether the overlays are mounted or not. Changes nothing.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    change::{Change, ChangeKind, Subject},
+    files::{name, plan::Plan, scan},
+    layer::Layer,
+};
+
+/// One path that a transaction changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileChange {
+    /// The path, as the outside sees it.
+    pub path: PathBuf,
+    /// How it changed.
+    pub kind: ChangeKind,
+    /// What was there, in words.
+    pub before: Option<String>,
+    /// What is there now, in words.
+    pub after: Option<String>,
+    /// Where the old content is, if the path had one: for a comparison.
+    pub old: Option<PathBuf>,
+    /// Where the new content is, if it has one.
+    pub new: Option<PathBuf>,
+    /// The old path of something renamed.
+    pub from: Option<PathBuf>,
+}
+
+/// Why changes could not be found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScanError {
+    /// A directory or file of the store, or the one it stands for, could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Everything that was changed: deletions first, then by path.
+///
+/// # Errors
+/// When something cannot be read.
+pub fn changes(plan: &Plan) -> Result<Vec<FileChange>, ScanError> {
+    Ok(scan::scan(plan)?.changes)
+}
+
+impl FileChange {
+    /// The change as records show it.
+    #[must_use]
+    pub fn to_change(&self) -> Change {
+        let before = match &self.from {
+            Some(from) => Some(name::shown(from)),
+            None => self.before.clone(),
+        };
+        Change {
+            layer: Layer::Files,
+            subject: Subject::Path(name::shown(&self.path)),
+            kind: self.kind,
+            before,
+            after: self.after.clone(),
+        }
+    }
+}
+
+impl From<&FileChange> for Change {
+    fn from(change: &FileChange) -> Change {
+        change.to_change()
+    }
+}
+
+/// An object in words: `file 0644 1.2 kB`, `symlink to target`, `directory 0755`.
+#[must_use]
+pub fn words(path: &Path, metadata: &fs::Metadata) -> String {
+    let mode = metadata.mode() & 0o7777;
+    let kind = metadata.file_type();
+    if kind.is_symlink() {
+        let target = fs::read_link(path).map(|target| name::shown(&target)).unwrap_or_default();
+        format!("symlink to {target}")
+    } else if kind.is_dir() {
+        format!("directory {mode:04o}")
+    } else if kind.is_file() {
+        format!("file {mode:04o} {}", size(metadata.len()))
+    } else if kind.is_fifo() {
+        format!("fifo {mode:04o}")
+    } else if kind.is_socket() {
+        format!("socket {mode:04o}")
+    } else {
+        format!("device {mode:04o}")
+    }
+}
+
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    // Sizes for people: the rounding of a float does not matter here.
+    let mut number = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    while number >= 999.95 && unit + 1 < UNITS.len() {
+        number /= 1000.0;
+        unit += 1;
+    }
+    format!("{number:.1} {}", UNITS[unit])
+}
+
+/// What differs besides the content, in words for both sides: nothing when nothing does.
+pub(super) fn attribute_words(old: &fs::Metadata, new: &fs::Metadata, extended: bool) -> (String, String) {
+    let (mut before, mut after) = (String::new(), String::new());
+    if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+        before += &format!(" owner {}:{}", old.uid(), old.gid());
+        after += &format!(" owner {}:{}", new.uid(), new.gid());
+    }
+    if (old.mtime(), old.mtime_nsec()) != (new.mtime(), new.mtime_nsec()) {
+        before += &format!(" modified {}.{:09}", old.mtime(), old.mtime_nsec());
+        after += &format!(" modified {}.{:09}", new.mtime(), new.mtime_nsec());
+    }
+    if extended {
+        after += " other extended attributes";
+    }
+    (before, after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        for (bytes, text) in
+            [(0, "0 B"), (999, "999 B"), (1_200, "1.2 kB"), (999_960, "1.0 MB"), (5 << 30, "5.4 GB")]
+        {
+            assert_eq!(size(bytes), text);
+        }
+    }
+}

@@ -1,0 +1,657 @@
+//! Walking the upper directories: what changed, and which operations a commit needs for it.
+//!
+//! A name in an upper directory is a whiteout (deleted), a directory merged with the one below, or an object of its own.
+//! An object that the kernel copied up carries the note `origin`: it is the same file, changed. Without the note it took
+//! the place of what was there. Operations name whole trees where a tree is new, so that a commit renames once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ffi::OsString,
+    fs, io,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    change::ChangeKind,
+    files::{
+        attributes,
+        changes::{FileChange, ScanError, attribute_words, words},
+        identity::{self, Found, Origin},
+        moment::Moment,
+        plan::{Ancestor, Cover, CoverKind, Plan},
+    },
+};
+
+/// What a commit has to do with one path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Deed {
+    /// Remove it, with everything in it.
+    Remove,
+    /// Put the new object or tree there, in place of what is there.
+    Place {
+        /// A path that disappears whose file this was: a rename.
+        renamed_from: Option<PathBuf>,
+        /// Whether a copy of it comes with a tree that is put there anyway.
+        in_tree: bool,
+    },
+    /// Change the file that is there, keeping that it is the same file.
+    Update {
+        /// Whether the content differs, not only attributes.
+        content: bool,
+    },
+    /// Change a file that loses this name and lives on under another one.
+    UpdateHidden,
+    /// Make the path another name of the file at `first`.
+    Link {
+        /// The path that keeps its file.
+        first: PathBuf,
+    },
+    /// Set the times of a directory in which something changed.
+    Times,
+}
+
+/// One operation of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Operation {
+    /// What to do.
+    pub(crate) deed: Deed,
+    /// Where.
+    pub(crate) path: PathBuf,
+    /// The new object; for a removal, the whiteout.
+    pub(crate) upper: PathBuf,
+    /// What was below as the code saw it, where there was something.
+    pub(crate) lower: Option<PathBuf>,
+    /// The index of the cover in the plan.
+    pub(crate) cover: usize,
+}
+
+/// The result of a scan.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    /// For people; sorted.
+    pub(crate) changes: Vec<FileChange>,
+    /// For a commit.
+    pub(crate) operations: Vec<Operation>,
+    /// Paths that were changed inside while the file of the outside vanished.
+    pub(crate) vanished: Vec<PathBuf>,
+}
+
+/// Scans all covers of a plan.
+pub(crate) fn scan(plan: &Plan) -> Result<Scan, ScanError> {
+    let mut whole = Scan::default();
+    for (number, cover) in plan.covers.iter().enumerate() {
+        match &cover.kind {
+            CoverKind::Overlay { lower, upper, work, ancestors, .. } => {
+                let mounted: BTreeSet<&Path> = plan.covers.iter().map(|cover| cover.path.as_path()).collect();
+                let mut walk = Walk::new(number, cover, lower, upper, ancestors, (plan.begun, &mounted));
+                walk.root()?;
+                walk.finish(work, &mut whole)?;
+            }
+            CoverKind::Copy { copy } => scan_copy(number, cover, copy, &mut whole)?,
+            CoverKind::ReadOnly | CoverKind::Masked | CoverKind::Hidden => {}
+        }
+    }
+    whole.changes.sort_by(|a, b| {
+        (a.kind != ChangeKind::Deleted, &a.path, a.kind).cmp(&(
+            b.kind != ChangeKind::Deleted,
+            &b.path,
+            b.kind,
+        ))
+    });
+    Ok(whole)
+}
+
+fn read<'a>(path: &'a Path) -> impl Fn(io::Error) -> ScanError + use<'a> {
+    move |source| ScanError::Read { path: path.to_owned(), source }
+}
+
+/// The object at a path, none when there is none.
+pub(super) fn look(path: &Path) -> Result<Option<fs::Metadata>, ScanError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(read(path)(error)),
+    }
+}
+
+fn scan_copy(number: usize, cover: &Cover, copy: &Path, whole: &mut Scan) -> Result<(), ScanError> {
+    let (Some(old), Some(new)) = (look(&cover.path)?, look(copy)?) else {
+        whole.vanished.push(cover.path.clone());
+        return Ok(());
+    };
+    let same = old.len() == new.len() && attributes::same_content(&cover.path, copy).map_err(read(copy))?;
+    if same {
+        return Ok(());
+    }
+    whole.changes.push(FileChange {
+        path: cover.path.clone(),
+        kind: ChangeKind::Modified,
+        before: Some(words(&cover.path, &old)),
+        after: Some(words(copy, &new)),
+        old: Some(cover.path.clone()),
+        new: Some(copy.to_owned()),
+        from: None,
+    });
+    whole.operations.push(Operation {
+        deed: Deed::Update { content: true },
+        path: cover.path.clone(),
+        upper: copy.to_owned(),
+        lower: Some(cover.path.clone()),
+        cover: number,
+    });
+    Ok(())
+}
+
+/// An object that is no longer visible at its old path.
+struct Hidden {
+    path: PathBuf,
+    lower: PathBuf,
+    metadata: fs::Metadata,
+}
+
+/// A copied-up object whose original is not at its own path.
+struct Orphan {
+    path: PathBuf,
+    upper: PathBuf,
+    origin: Origin,
+    was_there: bool,
+    in_tree: bool,
+}
+
+struct Walk<'a> {
+    number: usize,
+    cover: &'a Cover,
+    lower: &'a Path,
+    upper: &'a Path,
+    begun: Moment,
+    ancestors: HashMap<&'a Path, u32>,
+    mounted: &'a BTreeSet<&'a Path>,
+    changes: Vec<FileChange>,
+    operations: Vec<Operation>,
+    hidden: Vec<Hidden>,
+    orphans: Vec<Orphan>,
+    /// Upper objects with several names: where they are, and which name is that of the original.
+    names: BTreeMap<(u64, u64), Vec<(PathBuf, bool)>>,
+}
+
+/// Where the walk is.
+#[derive(Clone, Copy)]
+struct Here<'a> {
+    /// The directory below the cover.
+    below: &'a Path,
+    /// Whether the directory in the lower tree counts at all.
+    has_lower: bool,
+    /// Whether names that are missing in the upper directory are those of the lower one.
+    merged: bool,
+    /// Whether a parent is put in place as a tree.
+    in_tree: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn new(
+        number: usize,
+        cover: &'a Cover,
+        lower: &'a Path,
+        upper: &'a Path,
+        ancestors: &'a [Ancestor],
+        (begun, mounted): (Moment, &'a BTreeSet<&'a Path>),
+    ) -> Walk<'a> {
+        Walk {
+            number,
+            cover,
+            lower,
+            upper,
+            begun,
+            ancestors: ancestors.iter().map(|ancestor| (ancestor.path.as_path(), ancestor.mode)).collect(),
+            mounted,
+            changes: Vec::new(),
+            operations: Vec::new(),
+            hidden: Vec::new(),
+            orphans: Vec::new(),
+            names: BTreeMap::new(),
+        }
+    }
+
+    fn root(&mut self) -> Result<(), ScanError> {
+        let (Some(new), Some(old)) = (look(self.upper)?, look(self.lower)?) else { return Ok(()) };
+        self.merged_directory(Path::new(""), &old, &new)
+    }
+
+    fn outside(&self, below: &Path) -> PathBuf {
+        if below.as_os_str().is_empty() { self.cover.path.clone() } else { self.cover.path.join(below) }
+    }
+
+    fn operation(&mut self, deed: Deed, below: &Path, lower: Option<PathBuf>) {
+        let (path, upper) = (self.outside(below), self.upper.join(below));
+        self.operations.push(Operation { deed, path, upper, lower, cover: self.number });
+    }
+
+    fn change(
+        &mut self,
+        kind: ChangeKind,
+        below: &Path,
+        old: Option<&fs::Metadata>,
+        new: Option<&fs::Metadata>,
+    ) {
+        let (lower, upper) = (self.lower.join(below), self.upper.join(below));
+        self.changes.push(FileChange {
+            path: self.outside(below),
+            kind,
+            before: old.map(|metadata| words(&lower, metadata)),
+            after: new.map(|metadata| words(&upper, metadata)),
+            old: old.map(|_| lower),
+            new: new.map(|_| upper),
+            from: None,
+        });
+    }
+
+    fn merged_directory(
+        &mut self,
+        below: &Path,
+        old: &fs::Metadata,
+        new: &fs::Metadata,
+    ) -> Result<(), ScanError> {
+        let mark = self.operations.len();
+        self.entries(Here { below, has_lower: true, merged: true, in_tree: false })?;
+        let (lower, upper) = (self.lower.join(below), self.upper.join(below));
+        let (owner_differs, mode_differs) = match self.ancestors.get(below) {
+            // Made beforehand: the owner and perhaps the mode are not the original's.
+            Some(mode) => (false, new.mode() & 0o7777 != *mode),
+            None => ((old.uid(), old.gid()) != (new.uid(), new.gid()), old.mode() != new.mode()),
+        };
+        let extended_differ = !self.ancestors.contains_key(below)
+            && attributes::extended(&lower).map_err(read(&lower))?
+                != attributes::extended(&upper).map_err(read(&upper))?;
+        if owner_differs || mode_differs || extended_differ {
+            self.change(ChangeKind::Metadata, below, Some(old), Some(new));
+            self.operation(Deed::Update { content: false }, below, Some(lower));
+        } else if self.operations.len() > mark
+            && (old.mtime(), old.mtime_nsec()) != (new.mtime(), new.mtime_nsec())
+        {
+            self.operation(Deed::Times, below, Some(lower));
+        }
+        Ok(())
+    }
+
+    /// Walks the entries of one upper directory.
+    fn entries(&mut self, here: Here<'_>) -> Result<(), ScanError> {
+        let directory = self.upper.join(here.below);
+        let names = names_in(&directory)?;
+        if here.has_lower && !here.merged {
+            // A directory that took another one's place: what it lacks is deleted.
+            let lower = self.lower.join(here.below);
+            for name in names_in(&lower)?.difference(&names) {
+                if let Some(old) = look(&lower.join(name))? {
+                    self.deleted(&here.below.join(name), &old)?;
+                }
+            }
+        }
+        for name in names {
+            let below = here.below.join(&name);
+            // Another cover, or the place where this transaction lives: neither is this overlay's.
+            if !below.as_os_str().is_empty() && self.mounted.contains(self.outside(&below).as_path()) {
+                continue;
+            }
+            let Some(new) = look(&directory.join(&name))? else { continue };
+            let old = if here.has_lower { look(&self.lower.join(&below))? } else { None };
+            self.entry(here, &below, old, &new)?;
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        here: Here<'_>,
+        below: &Path,
+        old: Option<fs::Metadata>,
+        new: &fs::Metadata,
+    ) -> Result<(), ScanError> {
+        let lower = self.lower.join(below);
+        if new.file_type().is_char_device() && new.rdev() == 0 {
+            if let Some(old) = old {
+                self.deleted(below, &old)?;
+                if !here.in_tree {
+                    self.operation(Deed::Remove, below, Some(lower));
+                }
+            }
+            return Ok(());
+        }
+        if new.is_dir() {
+            return self.directory(here, below, old, new);
+        }
+        match old {
+            Some(old) if old.is_dir() || old.file_type() != new.file_type() => {
+                self.deleted(below, &old)?;
+                self.object(here, below, None, new)
+            }
+            old => self.object(here, below, old, new),
+        }
+    }
+
+    fn directory(
+        &mut self,
+        here: Here<'_>,
+        below: &Path,
+        old: Option<fs::Metadata>,
+        new: &fs::Metadata,
+    ) -> Result<(), ScanError> {
+        let upper = self.upper.join(below);
+        let opaque = attributes::overlay_note(&upper, "opaque")
+            .map_err(read(&upper))?
+            .is_some_and(|note| note == b"y");
+        match old {
+            Some(old) if old.is_dir() && here.merged && !opaque => self.merged_directory(below, &old, new),
+            Some(old) if old.is_dir() => {
+                if (old.mode(), old.uid(), old.gid()) != (new.mode(), new.uid(), new.gid()) {
+                    self.change(ChangeKind::Metadata, below, Some(&old), Some(new));
+                }
+                if !here.in_tree {
+                    let lower = self.lower.join(below);
+                    self.operation(Deed::Place { renamed_from: None, in_tree: false }, below, Some(lower));
+                }
+                self.entries(Here { below, has_lower: true, merged: false, in_tree: true })
+            }
+            old => {
+                if let Some(old) = old {
+                    self.deleted(below, &old)?;
+                } else if !here.in_tree && self.was_copied_up(below)? {
+                    // It was there when the code looked, and is gone outside.
+                    let path = self.outside(below);
+                    self.orphans.push(Orphan {
+                        path,
+                        upper,
+                        origin: Origin::Known(Vec::new()),
+                        was_there: false,
+                        in_tree: false,
+                    });
+                }
+                self.change(ChangeKind::Created, below, None, Some(new));
+                if !here.in_tree {
+                    self.operation(Deed::Place { renamed_from: None, in_tree: false }, below, None);
+                }
+                self.entries(Here { below, has_lower: false, merged: false, in_tree: true })
+            }
+        }
+    }
+
+    fn was_copied_up(&self, below: &Path) -> Result<bool, ScanError> {
+        let upper = self.upper.join(below);
+        let noted = attributes::overlay_note(&upper, "origin").map_err(read(&upper))?.is_some();
+        Ok(noted || self.ancestors.contains_key(below))
+    }
+
+    /// Something that is not a directory, over nothing or over something of the same type.
+    fn object(
+        &mut self,
+        here: Here<'_>,
+        below: &Path,
+        old: Option<fs::Metadata>,
+        new: &fs::Metadata,
+    ) -> Result<(), ScanError> {
+        let (lower, upper) = (self.lower.join(below), self.upper.join(below));
+        let origin = identity::origin(&upper).map_err(read(&upper))?;
+        let same = match (&old, &origin) {
+            (Some(_), Origin::Unnamed) => !here.in_tree,
+            // The kernel leaves no note when it parts a name from the other names of a file.
+            (Some(old), Origin::None) => {
+                !here.in_tree && old.nlink() > 1 && new.is_file() && identity::same_access(old, new)
+            }
+            (Some(_), Origin::Known(handle)) => {
+                !here.in_tree && identity::handle(&lower).map_err(read(&lower))?.as_ref() == Some(handle)
+            }
+            _ => false,
+        };
+        let path = self.outside(below);
+        if new.nlink() > 1 {
+            self.names.entry((new.dev(), new.ino())).or_default().push((path.clone(), same));
+        }
+        if let (Some(old), true) = (&old, same) {
+            return self.changed(below, old, new);
+        }
+        if origin != Origin::None || (new.is_file() && !self.begun.is_before_access(new)) {
+            let (path, was_there, in_tree) = (path.clone(), old.is_some(), here.in_tree);
+            self.orphans.push(Orphan { path, upper, origin, was_there, in_tree });
+        }
+        match &old {
+            None => self.change(ChangeKind::Created, below, None, Some(new)),
+            Some(old) => {
+                let differs = self.differences(below, old, new)?;
+                if differs != Differences::None {
+                    self.change(differs.kind(), below, Some(old), Some(new));
+                }
+                self.hidden.push(Hidden { path, lower: lower.clone(), metadata: old.clone() });
+            }
+        }
+        if !here.in_tree {
+            self.operation(Deed::Place { renamed_from: None, in_tree: false }, below, old.map(|_| lower));
+        }
+        Ok(())
+    }
+
+    /// The same file as before, perhaps changed.
+    fn changed(&mut self, below: &Path, old: &fs::Metadata, new: &fs::Metadata) -> Result<(), ScanError> {
+        let differs = self.differences(below, old, new)?;
+        if differs == Differences::None {
+            return Ok(());
+        }
+        self.change(differs.kind(), below, Some(old), Some(new));
+        if differs == Differences::Attributes {
+            let (lower, upper) = (self.lower.join(below), self.upper.join(below));
+            let extended = attributes::extended(&lower).map_err(read(&lower))?
+                != attributes::extended(&upper).map_err(read(&upper))?;
+            let (before, after) = attribute_words(old, new, extended);
+            if let Some(change) = self.changes.last_mut() {
+                change.before = change.before.take().map(|words| words + &before);
+                change.after = change.after.take().map(|words| words + &after);
+            }
+        }
+        let lower = self.lower.join(below);
+        self.operation(Deed::Update { content: differs == Differences::Content }, below, Some(lower));
+        Ok(())
+    }
+
+    fn differences(
+        &self,
+        below: &Path,
+        old: &fs::Metadata,
+        new: &fs::Metadata,
+    ) -> Result<Differences, ScanError> {
+        let (lower, upper) = (self.lower.join(below), self.upper.join(below));
+        let same = if new.is_file() {
+            old.len() == new.len() && attributes::same_content(&lower, &upper).unwrap_or(false)
+        } else if new.is_symlink() {
+            fs::read_link(&lower).map_err(read(&lower))? == fs::read_link(&upper).map_err(read(&upper))?
+        } else {
+            old.rdev() == new.rdev()
+        };
+        if !same {
+            return Ok(Differences::Content);
+        }
+        let attributes_of = |metadata: &fs::Metadata| {
+            (metadata.mode(), metadata.uid(), metadata.gid(), metadata.mtime(), metadata.mtime_nsec())
+        };
+        let same = attributes_of(old) == attributes_of(new)
+            && attributes::extended(&lower).map_err(read(&lower))?
+                == attributes::extended(&upper).map_err(read(&upper))?;
+        Ok(if same { Differences::None } else { Differences::Attributes })
+    }
+
+    /// Something of the lower tree that is gone, with everything in it.
+    fn deleted(&mut self, below: &Path, old: &fs::Metadata) -> Result<(), ScanError> {
+        self.change(ChangeKind::Deleted, below, Some(old), None);
+        let lower = self.lower.join(below);
+        if !old.is_dir() {
+            self.hidden.push(Hidden { path: self.outside(below), lower, metadata: old.clone() });
+            return Ok(());
+        }
+        let names = match names_in(&lower) {
+            // The user deleted what he may not look into: an empty directory, or the commit will refuse it.
+            Err(ScanError::Read { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                BTreeSet::new()
+            }
+            result => result?,
+        };
+        for name in names {
+            if let Some(old) = look(&lower.join(&name))? {
+                self.deleted(&below.join(&name), &old)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds renames and links, and hands everything over.
+    fn finish(mut self, work: &Path, whole: &mut Scan) -> Result<(), ScanError> {
+        self.match_links();
+        self.match_renames(whole)?;
+        self.match_index(work)?;
+        whole.changes.append(&mut self.changes);
+        whole.operations.append(&mut self.operations);
+        Ok(())
+    }
+
+    /// A new name of a file that keeps its place becomes a link to it; names of a new file stay together by themselves,
+    /// because each of them is renamed into place.
+    fn match_links(&mut self) {
+        let mut links = Vec::new();
+        let mut linked = BTreeSet::new();
+        for names in self.names.values() {
+            let Some((first, _)) = names.iter().find(|(_, same)| *same) else { continue };
+            for (path, _) in names.iter().filter(|(_, same)| !same) {
+                linked.insert(path.clone());
+                links.push((path.clone(), first.clone()));
+            }
+        }
+        for (path, first) in &links {
+            self.link(path, first);
+        }
+        self.orphans.retain(|orphan| !linked.contains(&orphan.path));
+    }
+
+    fn link(&mut self, path: &Path, first: &Path) {
+        let deed = Deed::Link { first: first.to_owned() };
+        match self.operations.iter_mut().find(|operation| operation.path == *path) {
+            Some(operation) => operation.deed = deed,
+            // Inside a tree that is new: the tree comes first, the link then replaces the copy in it.
+            None => {
+                let upper = self.upper.join(path.strip_prefix(&self.cover.path).unwrap_or(path));
+                let operation =
+                    Operation { deed, path: path.to_owned(), upper, lower: None, cover: self.number };
+                self.operations.push(operation);
+            }
+        }
+    }
+
+    fn match_renames(&mut self, whole: &mut Scan) -> Result<(), ScanError> {
+        let orphans = std::mem::take(&mut self.orphans);
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        let mut hidden = identity::Lost::default();
+        for lost in &self.hidden {
+            hidden.add(&lost.path, &lost.lower, &lost.metadata);
+        }
+        let mut renames = Vec::new();
+        for orphan in orphans {
+            let Some(metadata) = look(&orphan.upper)? else { continue };
+            let found = hidden
+                .take(&orphan.origin, &orphan.path, &orphan.upper, &metadata)
+                .map_err(read(&orphan.upper))?;
+            match found {
+                Some(Found::Renamed(from)) => renames.push((orphan, from)),
+                Some(Found::AnotherName(first)) => self.link(&orphan.path, &first),
+                None if orphan.was_there || orphan.origin == Origin::None => {}
+                // Renamed and written to, as far as an ordinary user can tell.
+                None if orphan.origin == Origin::Unnamed && !self.hidden.is_empty() => {}
+                None => whole.vanished.push(orphan.path),
+            }
+        }
+        self.renamed(renames);
+        Ok(())
+    }
+
+    fn renamed(&mut self, renames: Vec<(Orphan, PathBuf)>) {
+        let gone: BTreeSet<PathBuf> = renames.iter().map(|(_, from)| from.clone()).collect();
+        let new: HashMap<PathBuf, PathBuf> =
+            renames.iter().map(|(orphan, from)| (orphan.path.clone(), from.clone())).collect();
+        self.changes.retain(|change| change.kind != ChangeKind::Deleted || !gone.contains(&change.path));
+        for change in self.changes.iter_mut().filter(|change| change.kind != ChangeKind::Deleted) {
+            if let Some(from) = new.get(&change.path) {
+                change.kind = ChangeKind::Renamed;
+                change.from = Some(from.clone());
+            }
+        }
+        for operation in &mut self.operations {
+            if let (Deed::Place { renamed_from, .. }, Some(from)) =
+                (&mut operation.deed, new.get(&operation.path))
+            {
+                *renamed_from = Some(from.clone());
+            }
+        }
+        for (orphan, from) in renames.into_iter().filter(|(orphan, _)| orphan.in_tree) {
+            self.operations.push(Operation {
+                deed: Deed::Place { renamed_from: Some(from), in_tree: true },
+                path: orphan.path,
+                upper: orphan.upper,
+                lower: None,
+                cover: self.number,
+            });
+        }
+    }
+
+    /// A file with several names that was changed through one that is then deleted: its content is only in the index.
+    fn match_index(&mut self, work: &Path) -> Result<(), ScanError> {
+        let index = work.join("index");
+        let linked: Vec<(PathBuf, PathBuf)> = self
+            .hidden
+            .iter()
+            .filter(|hidden| hidden.metadata.is_file() && hidden.metadata.nlink() > 1)
+            .map(|hidden| (hidden.path.clone(), hidden.lower.clone()))
+            .collect();
+        if linked.is_empty() || !index.is_dir() {
+            return Ok(());
+        }
+        for name in names_in(&index)? {
+            let entry = index.join(name);
+            let Some(metadata) = look(&entry)? else { continue };
+            if !metadata.is_file() || self.names.contains_key(&(metadata.dev(), metadata.ino())) {
+                continue;
+            }
+            let Origin::Known(origin) = identity::origin(&entry).map_err(read(&entry))? else { continue };
+            for (path, lower) in &linked {
+                if identity::handle(lower).map_err(read(lower))?.as_ref() == Some(&origin) {
+                    self.operations.push(Operation {
+                        deed: Deed::UpdateHidden,
+                        path: path.clone(),
+                        upper: entry.clone(),
+                        lower: Some(lower.clone()),
+                        cover: self.number,
+                    });
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Differences {
+    None,
+    Attributes,
+    Content,
+}
+
+impl Differences {
+    fn kind(self) -> ChangeKind {
+        if self == Differences::Content { ChangeKind::Modified } else { ChangeKind::Metadata }
+    }
+}
+
+fn names_in(directory: &Path) -> Result<BTreeSet<OsString>, ScanError> {
+    fs::read_dir(directory)
+        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.file_name())).collect())
+        .map_err(read(directory))
+}

@@ -1,0 +1,123 @@
+//! The steps of a commit, as the journal keeps them.
+//!
+//! Each can be told from the file system to be done or not done, so that taking one again changes nothing.
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::files::name;
+
+/// Which object on which file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inode {
+    /// The device number of the file system.
+    pub device: u64,
+    /// The object's number on it.
+    pub number: u64,
+}
+
+impl Inode {
+    /// That of an object that was looked at.
+    #[must_use]
+    pub fn of(metadata: &fs::Metadata) -> Inode {
+        Inode { device: metadata.dev(), number: metadata.ino() }
+    }
+}
+
+/// Which attributes an object that keeps its inode gets; what is none stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttributeSet {
+    /// Mode bits.
+    pub mode: Option<u32>,
+    /// Owner and group.
+    pub owner: Option<(u32, u32)>,
+    /// Time of modification, seconds and nanoseconds.
+    pub modified: Option<(i64, i64)>,
+    /// Whether the extended attributes are taken over.
+    pub extended: bool,
+}
+
+/// One step of a commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "lowercase")]
+pub enum Step {
+    /// Moves an original aside that will get another name. Done when `aside` is there.
+    Take {
+        /// Where it is.
+        #[serde(with = "name::one")]
+        path: PathBuf,
+        /// Where it waits.
+        #[serde(with = "name::one")]
+        aside: PathBuf,
+        /// Which it is.
+        inode: Inode,
+    },
+    /// Moves an original aside that is deleted. Done when `aside` is there.
+    Remove {
+        /// Where it is.
+        #[serde(with = "name::one")]
+        path: PathBuf,
+        /// Where it is kept.
+        #[serde(with = "name::one")]
+        aside: PathBuf,
+        /// Which it is.
+        inode: Inode,
+    },
+    /// Puts a staged object or tree in place, by exchange if something is there. Done when `staged` is not it any more.
+    Put {
+        /// Where it waits; afterwards the original is there.
+        #[serde(with = "name::one")]
+        staged: PathBuf,
+        /// Where it goes.
+        #[serde(with = "name::one")]
+        path: PathBuf,
+        /// Which it is.
+        inode: Inode,
+        /// Whether the overlay's notes are to be removed from it first.
+        strip: bool,
+    },
+    /// Makes `path` another name of `first`, by exchange if something is there. Done when it is.
+    Link {
+        /// The file.
+        #[serde(with = "name::one")]
+        first: PathBuf,
+        /// The new name.
+        #[serde(with = "name::one")]
+        path: PathBuf,
+        /// Where the name is made; afterwards the original is there.
+        #[serde(with = "name::one")]
+        aside: PathBuf,
+    },
+    /// Writes content and attributes into an object that keeps its inode. Taken again, it writes the same.
+    Rewrite {
+        /// Where the new content and attributes are.
+        #[serde(with = "name::one")]
+        redo: PathBuf,
+        /// The object.
+        #[serde(with = "name::one")]
+        path: PathBuf,
+        /// Which it is.
+        inode: Inode,
+        /// Whether the content is written.
+        content: bool,
+        /// Which attributes are.
+        attributes: AttributeSet,
+        /// Whether a later step moves it away, so that it may not be found when this is taken again.
+        moves: bool,
+    },
+}
+
+impl Step {
+    /// The path outside that the step is about.
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        match self {
+            Step::Take { path, .. }
+            | Step::Remove { path, .. }
+            | Step::Put { path, .. }
+            | Step::Link { path, .. }
+            | Step::Rewrite { path, .. } => path,
+        }
+    }
+}
