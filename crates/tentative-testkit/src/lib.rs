@@ -11,6 +11,7 @@ pub mod feature;
 pub mod leaks;
 pub mod schema;
 pub mod skip;
+pub mod terminal;
 pub mod transcript;
 
 pub use environment::Environment;
