@@ -7,6 +7,8 @@
 
 #[expect(dead_code, reason = "run uses the rest of it, which lands next")]
 pub mod arguments;
+mod decision;
+mod difference;
 #[expect(dead_code, reason = "run uses the rest of it, which lands next")]
 mod error;
 mod probes;
@@ -67,6 +69,8 @@ fn dispatch(
     match arguments.verb {
         Verb::List(arguments) => verbs::list::run(&arguments, streams),
         Verb::Show(arguments) => verbs::show::run(&arguments, streams),
+        Verb::Diff(arguments) => verbs::diff::run(&arguments, streams),
+        Verb::Commit(arguments) => verbs::commit::run(&arguments, streams),
         Verb::Rollback(arguments) => verbs::rollback::run(&arguments, streams),
         Verb::Recover(arguments) => verbs::recover::run(&arguments, streams),
         Verb::Doctor(arguments) => verbs::doctor::run(&arguments, streams),

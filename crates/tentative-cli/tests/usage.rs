@@ -45,7 +45,7 @@ fn values_that_are_none_are_refused() {
 
 #[test]
 fn transactions_that_are_not_there_are_refused() {
-    for verb in ["show", "rollback"] {
+    for verb in ["show", "diff", "commit", "rollback"] {
         assert_usage_error(&[verb], "no transaction is pending");
         assert_usage_error(&[verb, "0123abcd"], "no transaction '0123abcd'");
         assert_usage_error(&[verb, ""], "no transaction ''");

@@ -1,5 +1,7 @@
 //! The verbs, one file each.
 
+pub(crate) mod commit;
+pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod list;
 pub(crate) mod pathways;

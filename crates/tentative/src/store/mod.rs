@@ -26,7 +26,7 @@ pub use recover::{Outcome, Recovered};
 pub use transaction::{Phase, Transaction};
 
 use crate::{
-    files::tree,
+    files::{plan::Plan, tree},
     journal::{Journal, Progress},
     record::{Record, State},
 };
@@ -169,6 +169,15 @@ impl Store {
     /// When it is not there or cannot be understood.
     pub fn record(&self, id: &Id) -> Result<Record, StoreError> {
         transaction::read_document(&self.root.join(id.as_str()).join(transaction::RECORD))
+    }
+
+    /// Reads the plan of covers of a transaction without owning it; none when its files were not contained.
+    ///
+    /// # Errors
+    /// When it cannot be understood.
+    pub fn plan(&self, id: &Id) -> Result<Option<Plan>, StoreError> {
+        let path = self.root.join(id.as_str()).join(transaction::PLAN);
+        if path.exists() { transaction::read_document(&path).map(Some) } else { Ok(None) }
     }
 
     fn gate(&self) -> Result<OwnedFd, StoreError> {

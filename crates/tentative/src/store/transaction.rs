@@ -23,7 +23,7 @@ use crate::{
 
 pub(super) const RECORD: &str = "record.json";
 const PHASE: &str = "phase.json";
-const PLAN: &str = "plan.json";
+pub(super) const PLAN: &str = "plan.json";
 /// Paths outside the store that staging made, one a line.
 const BESIDE: &str = "beside";
 const EFFECTS: &str = "effects.jsonl";

@@ -1,0 +1,95 @@
+//! Carrying out a decision: putting the changes of a transaction in place, or discarding them.
+//!
+//! A refused commit gives the transaction back as it was; whoever asked keeps it. Nothing is asked here.
+
+use tentative::{
+    files::stage::{StageError, StageOptions, stage},
+    store::{Id, Transaction},
+    verdict::Judgement,
+};
+use tentative_report::printable::printable;
+
+use crate::error::{CommandError, Kind};
+
+/// How many conflicts an error lists.
+const LISTED: usize = 20;
+
+/// A commit that was refused: the transaction as it was, and why.
+pub(crate) struct Refused {
+    /// The transaction; none if it is past the point where it could be given back.
+    pub(crate) transaction: Option<Transaction>,
+    /// Why, for people.
+    pub(crate) error: CommandError,
+    /// Why, for programs.
+    pub(crate) reasons: Judgement,
+}
+
+/// Commits a transaction whose sandbox is gone.
+pub(crate) fn commit(transaction: Transaction) -> Result<(), Box<Refused>> {
+    let id = transaction.id().clone();
+    let staged = match stage(transaction, StageOptions::default()) {
+        Ok(staged) => staged,
+        Err((transaction, error)) => {
+            let reasons = Judgement::from_reasons(reasons(&error));
+            let error = explain(error, &id);
+            return Err(Box::new(Refused { transaction: Some(transaction), error, reasons }));
+        }
+    };
+    let unfinished = |error: CommandError| {
+        let reasons = Judgement::from_reasons(vec![error.to_string()]);
+        let error = error.hint("it is finished by the next start, or by 'tentative recover'");
+        Box::new(Refused { transaction: None, error, reasons })
+    };
+    let published = staged.publish().map_err(|error| {
+        unfinished(
+            CommandError::new(Kind::Refused, error).context(format!("cannot say whether {id} was committed")),
+        )
+    })?;
+    // Past the commit point: from here on the changes will be in place, now or later.
+    let applied = published.apply().map_err(|error| {
+        unfinished(
+            CommandError::new(Kind::Refused, error)
+                .context(format!("{id} is committed, but not all is in place")),
+        )
+    })?;
+    applied.finish().map_err(|error| {
+        unfinished(
+            CommandError::from(error).context(format!("{id} is committed, but its remains are still there")),
+        )
+    })
+}
+
+fn reasons(error: &StageError) -> Vec<String> {
+    match error {
+        StageError::Conflicts(conflicts) => conflicts.iter().map(ToString::to_string).collect(),
+        other => vec![other.to_string()],
+    }
+}
+
+fn explain(error: StageError, id: &Id) -> CommandError {
+    let way_out = match &error {
+        StageError::Conflicts(_) => {
+            "look at what others did, undo it and commit again, or roll back".to_owned()
+        }
+        StageError::Permission { .. } => "commit as a user who may change it".to_owned(),
+        StageError::Room { .. } => "free some space on that file system and commit again".to_owned(),
+        _ => "once the cause is gone, commit again".to_owned(),
+    };
+    let details: Vec<String> = match &error {
+        StageError::Conflicts(conflicts) => {
+            let mut details: Vec<String> = conflicts
+                .iter()
+                .take(LISTED)
+                .map(|conflict| printable(&conflict.to_string()).into_owned())
+                .collect();
+            if conflicts.len() > LISTED {
+                details.push(format!("… and {} more", conflicts.len() - LISTED));
+            }
+            details
+        }
+        _ => Vec::new(),
+    };
+    let error = CommandError::new(Kind::Refused, error)
+        .context(format!("{id} cannot be committed; nothing was changed"));
+    details.into_iter().fold(error, CommandError::detail).hint(format!("the work is kept as {id}; {way_out}"))
+}

@@ -1,0 +1,106 @@
+//! The differences of a transaction's files, read from the store and from what is there now.
+//!
+//! Reads regular files only, never follows a link, and never waits for a FIFO.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    path::Path,
+};
+
+use rustix::fs::OFlags;
+use tentative::{
+    change::ChangeKind,
+    files::{
+        changes::{FileChange, changes},
+        name,
+        plan::Plan,
+    },
+};
+use tentative_report::{
+    diff::{Side, TEXT_LIMIT, unified},
+    paint::Palette,
+    printable::printable,
+};
+
+use crate::error::{CommandError, Kind};
+
+/// Prints the difference of every changed file, one after the other.
+pub(crate) fn print(
+    plan: &Plan,
+    palette: Palette,
+    mut print: impl FnMut(&str) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
+    let changes = changes(plan).map_err(|error| {
+        CommandError::new(Kind::Machine, error).hint("the transaction itself is kept; try again, or as root")
+    })?;
+    for change in &changes {
+        print(&one(change, palette)?)?;
+    }
+    Ok(())
+}
+
+fn one(change: &FileChange, palette: Palette) -> Result<String, CommandError> {
+    let path = name::shown(&change.path);
+    let from = change.from.as_deref().map(name::shown);
+    let cannot_read = |path: &Path| {
+        let message = format!("cannot read {}", name::shown(path));
+        move |error: io::Error| CommandError::new(Kind::Machine, error).context(message)
+    };
+    let side = |path: Option<&Path>| match path {
+        Some(path) => side(path).map_err(cannot_read(path)),
+        None => Ok(Side::Absent),
+    };
+    let before = side(change.old.as_deref())?;
+    let after = side(change.new.as_deref())?;
+    let mut text = unified(&path, from.as_deref(), &before, &after, palette);
+    if change.kind == ChangeKind::Metadata {
+        let words = |words: &Option<String>| words.as_deref().map(|words| printable(words).into_owned());
+        let (before, after) = (words(&change.before), words(&change.after));
+        text.push_str(&format!("old {}\nnew {}\n", before.unwrap_or_default(), after.unwrap_or_default()));
+    }
+    Ok(text)
+}
+
+/// What is at a path.
+fn side(path: &Path) -> io::Result<Side> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        // Somebody removed it meanwhile, which the commit will call a conflict.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Side::Absent),
+        Err(error) => return Err(error),
+    };
+    let mode = metadata.mode() & 0o7777;
+    let kind = metadata.file_type();
+    if kind.is_symlink() {
+        return Ok(Side::Symlink { target: name::shown(&fs::read_link(path)?) });
+    }
+    if kind.is_dir() {
+        return Ok(Side::Directory { mode });
+    }
+    if kind.is_file() {
+        return Ok(Side::File { mode, size: metadata.len(), content: content(path, metadata.len())? });
+    }
+    let kind = if kind.is_fifo() {
+        "fifo"
+    } else if kind.is_socket() {
+        "socket"
+    } else {
+        "device"
+    };
+    Ok(Side::Other { kind: kind.to_owned(), mode })
+}
+
+/// The content of a regular file, unless it is too long to compare.
+fn content(path: &Path, size: u64) -> io::Result<Option<Vec<u8>>> {
+    if size > TEXT_LIMIT {
+        return Ok(None);
+    }
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits();
+    let file = File::options().read(true).custom_flags(flags.cast_signed()).open(path)?;
+    let mut bytes = Vec::new();
+    // One more than the limit, should it grow while it is read.
+    file.take(TEXT_LIMIT + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= TEXT_LIMIT).then_some(bytes))
+}
