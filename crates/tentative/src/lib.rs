@@ -16,6 +16,7 @@ pub mod monitor;
 pub mod pathways;
 pub mod policy;
 pub mod process;
+pub mod program;
 pub mod record;
 pub mod sandbox;
 pub mod store;

@@ -9,14 +9,16 @@ mod descriptors;
 mod ending;
 mod identity;
 mod memory;
+mod signals;
 mod terminal;
 
 pub use capabilities::{SANDBOX_ROOT_CAPABILITIES, drop_capabilities_raw};
 pub use clone::{Cloned, Namespaces, clone_beside, clone_into, has_one_thread, setns_raw, unshare};
 pub use descriptors::{UNRECORDED_SEND, receive_fd, receive_fd_raw, send_fd_raw};
-pub use ending::{close_all_but, exit_now};
+pub use ending::{close_all_but, close_number, duplicate_onto, exit_now, with_number};
 pub use identity::{FileIdentity, as_file_identity};
 pub use memory::{read_memory, write_memory};
+pub use signals::SignalQueue;
 pub use terminal::{
     become_foreground, foreground_group, ignore_children, reset_signals, with_terminal_output_unblocked,
 };

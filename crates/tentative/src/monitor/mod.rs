@@ -20,6 +20,7 @@ use std::{
 pub use caller::Caller;
 pub(crate) use caller::{CURRENT_DIRECTORY, parse_stat, read_at};
 pub use log::Log;
+pub(crate) use log::now_ns;
 pub use scope::{Origin, Scope};
 
 use rustix::{
@@ -154,7 +155,7 @@ impl Call<'_> {
             pid: identity.pid,
             tid: identity.tid,
             program: identity.name.clone(),
-            time_ns: log::now_ns(),
+            time_ns: now_ns(),
             decision,
             errno: errno.map(Errno::raw_os_error),
             count: 1,

@@ -8,8 +8,9 @@
 )]
 
 mod build;
+mod program;
 mod runner;
 
 fn main() -> std::process::ExitCode {
-    runner::run(&[("build", build::TESTS)])
+    runner::run(&[("build", build::TESTS), ("program", program::TESTS)])
 }

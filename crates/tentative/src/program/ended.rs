@@ -1,0 +1,110 @@
+//! How a program ended, what it changed and whether it is safe to take that back or to keep it.
+//!
+//! Saves the record; decides nothing.
+
+use std::time::Duration;
+
+use super::{ProgramOptions, RunError, inherited::effect};
+use crate::{
+    containment::{Containment, Gap},
+    effect::{Class, Decision, Effect},
+    files::{changes::changes, conflict::conflicts, plan::Plan},
+    layer::Layer,
+    monitor::Log,
+    record::{FORMAT, Record, State},
+    store::Transaction,
+    verdict::Verdict,
+};
+
+/// The end of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It exited with this status.
+    Exited(i32),
+    /// A signal ended it.
+    Signalled(i32),
+}
+
+impl How {
+    /// The status as a shell shows it: 128 and the signal's number for a signal.
+    #[must_use]
+    pub const fn status(self) -> i32 {
+        match self {
+            How::Exited(code) => code,
+            How::Signalled(signal) => 128 + signal,
+        }
+    }
+}
+
+/// A program that was run tentatively.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How it ended.
+    pub how: How,
+    /// Whether that was because its time was over.
+    pub timed_out: bool,
+    /// The means that limited its memory, if a limit was asked for.
+    pub memory_limit_by: Option<&'static str>,
+    /// What it did; saved with the transaction already.
+    pub record: Record,
+}
+
+/// What is known when the sandbox is gone.
+pub(super) struct Done {
+    pub(super) how: How,
+    pub(super) timed_out: bool,
+    pub(super) started_ns: u64,
+    pub(super) duration: Duration,
+    pub(super) effects: Vec<Effect>,
+    pub(super) program: Vec<String>,
+}
+
+/// Looks at the changes, judges, and saves the record.
+pub(super) fn conclude(
+    done: Done,
+    options: &ProgramOptions,
+    transaction: &Transaction,
+    plan: Option<&Plan>,
+) -> Result<Ended, RunError> {
+    let found = plan.map(changes).transpose().map_err(RunError::Changes)?.unwrap_or_default();
+    let conflicting = match (plan, found.is_empty()) {
+        (Some(plan), false) => conflicts(plan, None).map_err(RunError::Changes)?,
+        _ => Vec::new(),
+    };
+    let conflicting: Vec<String> = conflicting.iter().map(ToString::to_string).collect();
+    let containment = Containment::from_gaps(gaps(options, plan));
+    let record = Record {
+        format: FORMAT.to_owned(),
+        id: transaction.id().to_string(),
+        state: State::Pending,
+        program: done.program,
+        exit_status: Some(done.how.status()),
+        started_ns: done.started_ns,
+        duration_ns: u64::try_from(done.duration.as_nanos()).unwrap_or(u64::MAX),
+        changes: found.iter().map(|change| change.to_change()).collect(),
+        verdict: Verdict::judge(&done.effects, &containment, &conflicting),
+        effects: done.effects,
+        containment,
+    };
+    transaction.save_record(&record)?;
+    let memory_limit_by = options.memory_limit.map(|_| "RLIMIT_AS, for each process");
+    Ok(Ended { how: done.how, timed_out: done.timed_out, memory_limit_by, record })
+}
+
+fn gaps(options: &ProgramOptions, plan: Option<&Plan>) -> Vec<Gap> {
+    let without =
+        options.without.iter().map(|layer| Gap { layer, reason: "gone without, as asked".to_owned() });
+    without.chain(plan.map(|plan| plan.gaps.clone()).unwrap_or_default()).collect()
+}
+
+/// Records that processes outlived the program and were ended with it.
+pub(super) fn record_leftovers(log: &mut Log, count: usize) {
+    let target = if count == 1 {
+        "1 process left running".to_owned()
+    } else {
+        format!("{count} processes left running")
+    };
+    let mut effect = effect(Class::Contained, Decision::Denied, "exit", target);
+    effect.layer = Layer::Kin;
+    log.add(effect);
+}

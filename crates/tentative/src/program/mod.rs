@@ -1,0 +1,252 @@
+//! `tentative run`: the whole path of one program in one process, which is monitor and launcher at once.
+//!
+//! Build the sandbox, fork the program into it, serve its notifications until it ends, destroy the sandbox, look at what
+//! changed, judge, save the record. It never decides about the transaction: the caller commits, keeps or discards. If the
+//! runner is killed at any moment everything inside is killed with it.
+
+mod ended;
+mod inherited;
+mod launch;
+pub mod output;
+mod terminal;
+mod watch;
+
+use std::{
+    env,
+    ffi::OsString,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+pub use ended::{Ended, How};
+pub use launch::LaunchStep;
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, socketpair},
+    process::{getpid, getsid},
+};
+use tentative_sys::kin::receive_fd;
+
+use crate::{
+    files::plan::{Plan, PlanError, Privilege},
+    layer::{Layer, LayerSet},
+    monitor::{Monitor, Origin, Scope},
+    pathways,
+    policy::Policy,
+    sandbox::{Blueprint, Sandbox, SandboxError, SpawnError, make_point},
+    store::{StoreError, Transaction},
+    transaction::Output,
+    world::allowed_devices,
+};
+
+/// What to run, and how.
+#[derive(Clone, Debug, Default)]
+pub struct ProgramOptions {
+    /// The program and its arguments.
+    pub argv: Vec<OsString>,
+    /// Which crossings are let through.
+    pub policy: Policy,
+    /// Layers to go without, each by name.
+    pub without: LayerSet,
+    /// Where the program's output goes; capturing is holding.
+    pub output: Output,
+    /// TERM after this time, KILL 5 seconds later.
+    pub timeout: Option<Duration>,
+    /// Bytes of address space that each process inside may have.
+    pub memory_limit: Option<u64>,
+}
+
+/// Why a program could not be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// No program was named.
+    #[error("no program to run")]
+    NoProgram,
+    /// The working directory is gone.
+    #[error("cannot find out the working directory")]
+    Directory(#[source] std::io::Error),
+    /// The covers could not be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The directory that the sandbox is built on could not be made.
+    #[error("cannot make {}", path.display())]
+    Point {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The sandbox could not be built: this machine cannot contain what was asked.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The program's process could not be made.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// A step of the new process failed.
+    #[error("cannot {} for the program", step.name())]
+    Launch {
+        /// Which.
+        step: LaunchStep,
+        /// Why.
+        #[source]
+        source: Errno,
+    },
+    /// The program could not be executed.
+    #[error("cannot execute {}", program.display())]
+    Execute {
+        /// The program.
+        program: PathBuf,
+        /// Why: `ENOENT` when it was not found.
+        #[source]
+        source: Errno,
+    },
+    /// The new process died before it ran the program.
+    #[error("the new process was killed before it ran the program")]
+    Died,
+    /// Signals, sockets or pipes of the runner could not be made.
+    #[error("cannot prepare to watch the program")]
+    Prepare(#[source] Errno),
+    /// Waiting for the program failed.
+    #[error("cannot watch the program")]
+    Watch(#[source] Errno),
+    /// Held output could not be kept.
+    #[error("cannot keep the program's output")]
+    Hold(#[source] std::io::Error),
+    /// The sandbox did not go away.
+    #[error("cannot wait for the sandbox to go away")]
+    Destroy(#[source] Errno),
+    /// The changes could not be found.
+    #[error("cannot find out what changed")]
+    Changes(#[source] crate::files::changes::ScanError),
+    /// The record could not be saved.
+    #[error(transparent)]
+    Save(#[from] StoreError),
+}
+
+/// Runs a program in the transaction and says how it ended; the record is saved with the transaction.
+///
+/// The calling process must have one thread.
+///
+/// # Errors
+/// See [`RunError`]; nothing is left of the sandbox, and the transaction can be discarded.
+pub fn run(options: &ProgramOptions, transaction: &mut Transaction) -> Result<Ended, RunError> {
+    let program = options.argv.first().ok_or(RunError::NoProgram)?;
+    let began = Instant::now();
+    let started_ns = crate::monitor::now_ns();
+    let directory = env::current_dir().map_err(RunError::Directory)?;
+    let privilege = Privilege::detect();
+    let plan = match options.without.contains(Layer::Files) {
+        true => None,
+        false => Some(Plan::make(transaction, privilege)?),
+    };
+    let sandbox = build(options, transaction, plan.as_ref(), privilege)?;
+    let mut monitor = Monitor::new(&options.policy);
+    let inherited = inherited::Inherited::look(options.output == Output::Live);
+    inherited.record(monitor.log_mut());
+
+    let launch = launch::Launch {
+        options,
+        program,
+        directory: &directory,
+        filter: pathways::compile(options.without),
+        id: transaction.id().to_string(),
+        capabilities: sandbox.capabilities(),
+        inherited: &inherited,
+    };
+    let ended = supervise(&launch, &sandbox, &mut monitor, transaction)?;
+    sandbox_leftovers(&sandbox, &mut monitor);
+    let effects = monitor.effects();
+    // It holds descriptors of the sandbox's mounts.
+    drop(monitor);
+    sandbox.destroy().map_err(RunError::Destroy)?;
+    if let Some(mut held) = ended.held {
+        // Everybody who could write is gone: this reads to the end.
+        held.drain().map_err(RunError::Hold)?;
+    }
+    let done = ended::Done {
+        how: ended.how,
+        timed_out: ended.timed_out,
+        started_ns,
+        duration: began.elapsed(),
+        effects,
+        program: options.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+    };
+    ended::conclude(done, options, transaction, plan.as_ref())
+}
+
+fn build(
+    options: &ProgramOptions,
+    transaction: &Transaction,
+    plan: Option<&Plan>,
+    privilege: Privilege,
+) -> Result<Sandbox, RunError> {
+    let point = transaction.dir().join("root");
+    make_point(&point).map_err(|source| RunError::Point { path: point.clone(), source })?;
+    let devices = allowed_devices(&options.policy);
+    let blueprint = Blueprint { plan, point: &point, without: options.without, privilege, devices: &devices };
+    Ok(Sandbox::build(&blueprint)?)
+}
+
+fn supervise(
+    launch: &launch::Launch<'_>,
+    sandbox: &Sandbox,
+    monitor: &mut Monitor,
+    transaction: &Transaction,
+) -> Result<watch::Watched, RunError> {
+    let options = launch.options;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(RunError::Prepare)?;
+    let held = match options.output {
+        Output::Live => None,
+        Output::Hold | Output::Capture => {
+            Some(output::Held::open(transaction.dir()).map_err(RunError::Hold)?)
+        }
+    };
+    let signals = watch::take_signals().map_err(RunError::Prepare)?;
+    let terminal = terminal::Terminal::open();
+    let spawned = sandbox.spawn(|| launch.run(&theirs, terminal.as_ref(), held.as_ref()))?;
+    drop(theirs);
+    let listener = receive_fd(&ours);
+    if let Ok(listener) = listener {
+        let origin = Origin {
+            parent: getpid().as_raw_nonzero().get(),
+            group: None,
+            session: getsid(None).map_or(0, |session| session.as_raw_nonzero().get()),
+            children: Vec::new(),
+        };
+        let mut scope = Scope::new(sandbox, origin, options.without).map_err(RunError::Prepare)?;
+        scope.main = spawned.pid.as_raw_nonzero().get();
+        monitor.add_listener(listener, scope);
+    }
+    let watch = watch::Watch {
+        program: &spawned,
+        sandbox,
+        signals: &signals,
+        launch: ours,
+        terminal: terminal.as_ref(),
+        held,
+        deadline: options.timeout.map(|timeout| Instant::now() + timeout),
+    };
+    let watched = watch.run(monitor);
+    if let Some(terminal) = &terminal {
+        terminal.take_back();
+    }
+    match watched? {
+        watch::Outcome::Ended(watched) => Ok(watched),
+        watch::Outcome::NotLaunched(Some((LaunchStep::Execute, source))) => {
+            Err(RunError::Execute { program: launch.program.into(), source })
+        }
+        watch::Outcome::NotLaunched(Some((step, source))) => Err(RunError::Launch { step, source }),
+        watch::Outcome::NotLaunched(None) => Err(RunError::Died),
+    }
+}
+
+/// Processes that outlive the program end with it, and the record says so.
+fn sandbox_leftovers(sandbox: &Sandbox, monitor: &mut Monitor) {
+    let left = sandbox.processes().unwrap_or_default();
+    if !left.is_empty() {
+        ended::record_leftovers(monitor.log_mut(), left.len());
+    }
+}
