@@ -1,4 +1,13 @@
-"""Transactions for running code: run it in a copy-on-write snapshot, look, then commit or roll back."""
+"""Transactions for running code: run it in a copy-on-write snapshot, look, then commit or roll back.
+
+    with tentative.transaction() as tx:
+        ...                             # commits at the end; rolls back when it raises
+
+    outcome = tentative.run(f, *args)   # the outcome as a value
+    outcome = tentative.exec(source)
+
+``tx.changes``, ``tx.effects`` and ``tx.verdict`` say what it did, and whether it can be taken back.
+"""
 
 from ._tentative import __version__
 from .errors import (
@@ -14,6 +23,9 @@ from .errors import (
     TimedOut,
     Unsupported,
 )
+from .forms import attempts, exec, run, transactional
+from .outcome import Outcome
+from .transaction import Transaction, transaction
 
 __all__ = [
     "CommitRefused",
@@ -23,9 +35,16 @@ __all__ = [
     "Exited",
     "Finished",
     "OutOfMemory",
+    "Outcome",
     "RemoteError",
     "RolledBack",
     "TimedOut",
+    "Transaction",
     "Unsupported",
     "__version__",
+    "attempts",
+    "exec",
+    "run",
+    "transaction",
+    "transactional",
 ]

@@ -6,7 +6,9 @@ cannot be serialised becomes a description of itself (``RemoteError``), so that 
 
 from __future__ import annotations
 
+import io
 import pickle
+import sys
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -23,17 +25,19 @@ class Ending:
 
     value: Any = None
     exception: BaseException | None = None
+    #: Of a script: its exit status.
+    exit_code: int | None = None
     #: Why a commit at the end of the block was refused; empty if none was asked for.
     refused: tuple[str, ...] = ()
     #: The refusal was about changes made by others.
     conflict: bool = False
-    #: Functions of ``on_rollback`` as serialised when registered, in that order.
-    callbacks: tuple[bytes, ...] = ()
+    #: What the objects layer found.
+    found: tuple[Any, ...] = ()
 
 
 def dumps(value: Any) -> bytes:
     """Serialises by value what pickle can only name (lambdas, classes of ``__main__``)."""
-    import cloudpickle  # in the branch: costs the origin nothing when no rollback carries a value
+    import cloudpickle  # type: ignore[import-untyped]  # in the branch: costs the origin nothing when no rollback carries a value
 
     return bytes(cloudpickle.dumps(value))
 
@@ -41,32 +45,55 @@ def dumps(value: Any) -> bytes:
 def pack(
     value: Any = None,
     exception: BaseException | None = None,
+    exit_code: int | None = None,
     refused: tuple[str, ...] = (),
     conflict: bool = False,
-    callbacks: tuple[bytes, ...] = (),
+    found: tuple[Any, ...] = (),
 ) -> bytes:
     """Packs an ending; value and exception are pickles of their own, so that each can fail alone."""
     parts = {
         "value": _value(value),
         "exception": None if exception is None else _exception(exception),
+        "exit_code": exit_code,
         "refused": refused,
         "conflict": conflict,
-        "callbacks": callbacks,
+        "found": found,
     }
     return pickle.dumps(parts)
 
 
+class _Reader(pickle.Unpickler):
+    """Reads without importing the program's modules: their code would run in the origin, outside of everything."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        top = module_name.partition(".")[0]
+        if module_name not in sys.modules and top != "cloudpickle" and top not in sys.stdlib_module_names:
+            raise pickle.UnpicklingError(f"{module_name} is not imported in the origin")
+        return super().find_class(module_name, global_name)
+
+
+def _read(pickled: bytes) -> Any:
+    return _Reader(io.BytesIO(pickled)).load()
+
+
 def unpack(payload: bytes) -> Ending:
     """Reads an ending in the origin; what cannot be read there becomes a ``RemoteError`` too."""
-    parts = pickle.loads(payload)
+    parts = _read(payload)
     exception = None if parts["exception"] is None else _load_exception(*parts["exception"])
     value = None
     if parts["value"] is not None:
         try:
-            value = pickle.loads(parts["value"])
+            value = _read(parts["value"])
         except BaseException as error:
             value = RemoteError(type(error).__name__, f"{_VALUE}: {_text(error)}", traceback.format_exc())
-    return Ending(value, exception, tuple(parts["refused"]), parts["conflict"], tuple(parts["callbacks"]))
+    return Ending(
+        value,
+        exception,
+        parts["exit_code"],
+        tuple(parts["refused"]),
+        parts["conflict"],
+        tuple(parts["found"]),
+    )
 
 
 def _value(value: Any) -> bytes | None:
@@ -98,7 +125,7 @@ def _load_exception(pickled: bytes | None, name: str, message: str, told: str) -
     exception: BaseException | None = None
     if pickled is not None:
         try:
-            exception = pickle.loads(pickled)
+            exception = _read(pickled)
         except BaseException:
             exception = None
     if not isinstance(exception, BaseException):

@@ -37,12 +37,12 @@ class RolledBack:
     def __enter__(self):
         frame = sys._getframe(1)
         frames.require_with_statement(frame)
-        self.skip = frames.skip_body(frame)
+        self.skip = frames.skip_body(frame, self if self.gives is None else self.gives)
         return self if self.gives is None else self.gives
 
     def __exit__(self, kind, exception, traceback):
         self.skip.undo()
-        assert exception is self.skip.exception, (kind, exception)
+        assert kind in (frames.BodySkipped, None), (kind, exception)
         if self.raises is not None:
             try:
                 raise self.raises
@@ -52,8 +52,7 @@ class RolledBack:
 
 
 class Recorder(dict):
-    def __setitem__(self, key, value):
-        ran.append("stored an item")
+    pass
 
 
 def block():
@@ -67,27 +66,105 @@ def one_line():
     return "after"
 
 
+def one_line_with_name():
+    other = 1
+    with RolledBack() as tx: other += ran.append(other)  # fmt: skip  # noqa: E701
+    assert isinstance(tx, RolledBack)
+    return "after"
+
+
+def as_closure_variable():
+    with RolledBack() as tx:
+        ran.append(tx)
+    return (lambda: isinstance(tx, RolledBack) and "after")()
+
+
+def as_nonlocal():
+    tx = None
+
+    def inner(argument):
+        nonlocal tx
+        keep = lambda: argument  # noqa: E731
+        with RolledBack() as tx:
+            ran.append(keep)
+        return isinstance(tx, RolledBack) and "after"
+
+    return inner(1)
+
+
+def as_argument(tx=None):
+    assert (lambda: tx)() is None  # a cell that is an argument too
+    with RolledBack() as tx:
+        ran.append(tx)
+    return isinstance(tx, RolledBack) and "after"
+
+
+def as_global():
+    global bound
+    with RolledBack() as bound:
+        ran.append(bound)
+    return isinstance(bound, RolledBack) and "after"
+
+
 def as_item():
     target = Recorder()
     with RolledBack() as target["k"]:
         ran.append("as item")
+    return isinstance(target["k"], RolledBack) and "after"
+
+
+def as_item_empty_body():
+    target = Recorder()
+    with RolledBack() as target["k"]: pass  # fmt: skip  # noqa: E701
+    return isinstance(target["k"], RolledBack) and "after"
+
+
+def as_item_before_try():
+    target = Recorder()
+    with RolledBack() as target["k"]:
+        try:
+            ran.append("as item")
+        except BaseException:
+            ran.append("caught")
+    # From 3.11 on nothing can be raised between the target and the try: the target stays unbound.
+    assert bool(target) == (sys.version_info < (3, 11))
     return "after"
 
 
+def as_name_before_try():
+    with RolledBack() as tx:
+        try:
+            ran.append("as name")
+        except BaseException:
+            ran.append("caught")
+    return isinstance(tx, RolledBack) and "after"
+
+
 def as_tuple():
-    with RolledBack(gives=iter((1, 2))) as (left, right):
+    with RolledBack(gives=(1, (2, 3))) as (left, (*middle, right)):
         ran.append((left, right))
-    assert "left" not in locals()
+    assert (left, middle, right) == (1, [2], 3)
     return "after"
 
 
 def as_attribute():
     class Owner:
-        def __setattr__(self, name, value):
-            ran.append("stored an attribute")
+        name = None
 
-    with RolledBack() as Owner().name:
+    owner = Owner()
+    with RolledBack() as owner.name:
         ran.append("as attribute")
+    return isinstance(owner.name, RolledBack) and "after"
+
+
+def as_computed():
+    target = [None] * 9
+    for index in range(4):
+        with RolledBack() as target[(lambda number: number * 2)(index)]:
+            ran.append("as computed")
+        with RolledBack() as target[5 if index else 7]:
+            ran.append("as conditional: stays unbound")
+    assert [isinstance(each, RolledBack) for each in target[:8]] == [1, 0, 1, 0, 1, 0, 1, 0]
     return "after"
 
 
@@ -96,10 +173,10 @@ def over_lines():
     target = Recorder()
     with RolledBack(
     ) as target[
-        ran.append("evaluated the target")
+        str(1)
     ]:
-        pass
-    return "after"
+        ran.append(1)
+    return list(target) == ["1"] and "after"
 # fmt: on
 
 
@@ -195,9 +272,21 @@ def many_constants():
 
     class Target:
         def __setattr__(self, name, value):
-            ran.append(name)
+            names.append(name)
 
-    return space["f"](RolledBack, Target())
+    names = []
+    result = space["f"](RolledBack, Target())
+    assert names == ["attribute_beyond"], names
+    return result
+
+
+def many_names():
+    # The name's number does not fit a byte either.
+    source = "def f(manager, ran):\n" + "".join(f"    v{i} = {i}\n" for i in range(300))
+    source += "    with manager() as beyond:\n        ran.append(1)\n    return beyond and 'after'\n"
+    space = {}
+    exec(source, space)
+    return space["f"](RolledBack, ran)
 
 
 class InClass:
@@ -221,9 +310,18 @@ async def gather():
 PLAIN = (
     block,
     one_line,
+    one_line_with_name,
+    as_closure_variable,
+    as_nonlocal,
+    as_argument,
+    as_global,
     as_item,
+    as_item_empty_body,
+    as_item_before_try,
+    as_name_before_try,
     as_tuple,
     as_attribute,
+    as_computed,
     over_lines,
     several,
     nested,
@@ -231,6 +329,7 @@ PLAIN = (
     loops,
     in_finally,
     many_constants,
+    many_names,
 )
 
 
@@ -244,7 +343,7 @@ def run_all():
     assert InClass.value == "after"
     space = {"RolledBack": RolledBack, "ran": ran}
     exec("with RolledBack() as tx: ran.append(1)\nend = 'after'", space)
-    assert space["end"] == "after" and "tx" not in space
+    assert space["end"] == "after" and isinstance(space["tx"], RolledBack)
     assert not ran, ran
 
 

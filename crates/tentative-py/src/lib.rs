@@ -1,9 +1,28 @@
 //! The Python extension module `tentative._tentative`: thin, without decisions of its own.
+//!
+//! It has unsafe code for two reasons only: PyO3's macros, and calls of the interpreter that PyO3 has no safe form
+//! for (`names`, `interpreter`).
+
+mod begin;
+mod branch;
+mod committed;
+mod ended;
+mod errors;
+mod frozen;
+mod interpreter;
+mod names;
+mod report;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 mod _tentative {
+    #[pymodule_export]
+    use crate::{
+        begin::begin, branch::Branch, committed::Committed, ended::Ended, frozen::Frozen, names::Names,
+        report::Report,
+    };
+
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "the name is Python's")]
     const __version__: &str = env!("CARGO_PKG_VERSION");

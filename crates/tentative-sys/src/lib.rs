@@ -9,7 +9,7 @@ pub mod memory;
 pub mod probe;
 pub mod process;
 mod raw;
-pub(crate) mod threads;
+pub mod threads;
 pub mod transplant;
 mod trap;
 pub mod world;

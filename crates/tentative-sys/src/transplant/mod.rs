@@ -21,6 +21,7 @@ mod wait;
 use core::ptr;
 use std::{os::fd::RawFd, time::Duration};
 
+pub(crate) use begin::count_threads;
 use control::{Area, arrival};
 pub use control::{Counts, Ending, Refusal, Step};
 use rustix::io::Errno;

@@ -175,7 +175,7 @@ pub struct CommitRefused {
 impl From<transplant::Refused> for CommitRefused {
     fn from(refused: transplant::Refused) -> CommitRefused {
         let (subject, errno) =
-            (refused.refusal.subject, rustix::io::Errno::from_raw_os_error(refused.refusal.errno));
+            (refused.refusal.subject, rustix::io::Errno::from_raw_os_error(refused.refusal.errno.max(1)));
         let reasons = match refused.refusal.step {
             Step::Threads => vec![Refusal::Threads { threads: subject }],
             Step::Children => vec![Refusal::Children { pid: subject }],

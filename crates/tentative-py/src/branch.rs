@@ -1,0 +1,48 @@
+//! `Branch`: the handle on a transaction, in the branch.
+
+use pyo3::prelude::*;
+use tentative::transaction;
+
+use crate::{committed::Committed, errors, interpreter, report};
+
+/// The handle on a transaction, in the branch.
+#[pyclass(module = "tentative._tentative", unsendable)]
+pub(crate) struct Branch {
+    /// None once it is committed.
+    inner: Option<transaction::Branch>,
+}
+
+impl Branch {
+    pub(crate) const fn of(inner: transaction::Branch) -> Branch {
+        Branch { inner: Some(inner) }
+    }
+}
+
+#[pymethods]
+impl Branch {
+    /// Commits: returns in the origin process, whose memory is the branch's then.
+    fn commit(&mut self, py: Python<'_>) -> PyResult<Committed> {
+        let branch = self.inner.as_mut().ok_or_else(|| errors::finished(py))?;
+        let handlers = interpreter::ForkHandlers::find().ok_or_else(|| errors::no_fork_handlers(py))?;
+        interpreter::flush(py);
+        handlers.before(py);
+        let committed = branch.commit();
+        handlers.after_in_parent(py);
+        let committed = committed.map_err(|refused| errors::commit_refused(py, &refused))?;
+        self.inner = None;
+        Committed::of(py, committed)
+    }
+
+    /// Ends the branch; the payload arrives in the origin's `Ended`. Does not return.
+    fn rollback(&mut self, py: Python<'_>, payload: &[u8]) -> PyResult<()> {
+        let branch = self.inner.as_mut().ok_or_else(|| errors::finished(py))?;
+        interpreter::flush(py);
+        branch.rollback(payload)
+    }
+
+    /// Counts what changed in memory so far.
+    fn memory(&mut self, py: Python<'_>) -> PyResult<Vec<(&'static str, u64)>> {
+        let branch = self.inner.as_mut().ok_or_else(|| errors::finished(py))?;
+        Ok(report::memory_counts(&branch.memory_changes()))
+    }
+}

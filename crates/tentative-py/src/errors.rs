@@ -1,0 +1,52 @@
+//! Maps the library's errors onto the exceptions of `tentative.errors`, which is where they are all defined.
+
+use pyo3::{prelude::*, types::PyTuple};
+use tentative::transaction::{BeginError, CommitRefused};
+
+/// Makes an exception of that class of `tentative.errors`.
+fn exception<'py, A>(py: Python<'py>, class: &str, arguments: A) -> PyErr
+where
+    A: IntoPyObject<'py, Target = PyTuple>,
+    A::Output: Into<Bound<'py, PyTuple>>,
+    A::Error: Into<PyErr>,
+{
+    let make = || -> PyResult<Bound<'py, PyAny>> {
+        let arguments = arguments.into_pyobject(py).map_err(Into::into)?;
+        py.import("tentative.errors")?.getattr(class)?.call1(arguments.into())
+    };
+    make().map_or_else(|error| error, PyErr::from_value)
+}
+
+/// `Unsupported(layer, reason, remedy)`.
+pub(crate) fn unsupported(py: Python<'_>, error: &BeginError) -> PyErr {
+    exception(py, "Unsupported", (error.layer().name(), describe(error), error.remedy()))
+}
+
+/// `CommitRefused(reasons)`.
+pub(crate) fn commit_refused(py: Python<'_>, refused: &CommitRefused) -> PyErr {
+    let reasons: Vec<String> = refused.reasons.iter().map(ToString::to_string).collect();
+    exception(py, "CommitRefused", (reasons,))
+}
+
+/// `Unsupported` for an interpreter that cannot be cloned.
+pub(crate) fn no_fork_handlers(py: Python<'_>) -> PyErr {
+    let reason = "this interpreter does not export its fork handlers";
+    exception(py, "Unsupported", ("objects", reason, "use CPython 3.10 or newer"))
+}
+
+/// `Finished`, for a branch that has been committed.
+pub(crate) fn finished(py: Python<'_>) -> PyErr {
+    exception(py, "Finished", ("this transaction has ended; begin another",))
+}
+
+/// The error with its causes, in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

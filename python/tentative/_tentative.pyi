@@ -1,0 +1,76 @@
+"""The extension module: thin, without decisions of its own; the package is its only user."""
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+__version__: str
+
+class Names:
+    """Which object each name is bound to, noted and compared by address."""
+
+    def __init__(
+        self,
+        modules: dict[str, Any],
+        given: Sequence[dict[str, Any]],
+        keep: Sequence[dict[str, Any]],
+        path: list[str],
+        environ: dict[bytes, bytes],
+    ) -> None: ...
+    def unchanged(self, modules: dict[str, Any], path: list[str], environ: dict[bytes, bytes]) -> bool: ...
+    def compare(
+        self, modules: dict[str, Any], given: Sequence[dict[str, Any]]
+    ) -> list[tuple[str, str, int, Any, Any]]: ...
+    def is_kept(self, index: int) -> bool: ...
+    def addresses(self, index: int) -> tuple[int, int]: ...
+    def old(self, index: int) -> tuple[Any, Any]: ...
+    def __len__(self) -> int: ...
+
+class Report:
+    """What a transaction did, as JSON in the names of the record."""
+
+    changes: str
+    effects: str
+    verdict: str
+    containment: str
+    memory: list[tuple[str, int]]
+    stdout: bytes
+    stderr: bytes
+
+class Branch:
+    """The handle on a transaction, in the branch."""
+
+    def commit(self) -> Committed: ...
+    def rollback(self, payload: bytes) -> NoReturn: ...
+    def memory(self) -> list[tuple[str, int]]: ...
+
+class Frozen:
+    """The handle on a branch that asks for its commit, in the origin."""
+
+    def commit(self) -> Frozen | Ended: ...
+    def rollback(self) -> Ended: ...
+
+class Ended:
+    """A transaction that was rolled back, seen in the origin."""
+
+    cause: tuple[str, int | None]
+    payload: bytes | None
+    report: Report
+    duration: float
+
+class Committed:
+    """A transaction that was committed, seen in the origin after it."""
+
+    report: Report
+    duration: float
+
+def begin(
+    *,
+    without: Sequence[str],
+    allow: Sequence[str],
+    output: str,
+    timeout: float | None,
+    memory_limit: int | None,
+    decide: bool,
+    executable: str | None,
+    program: Sequence[str],
+) -> Branch | Frozen | Ended: ...

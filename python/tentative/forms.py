@@ -1,0 +1,151 @@
+"""The other forms of a transaction: ``run``, ``exec``, ``attempts`` and ``@transactional``.
+
+Each is a thin use of :class:`Transaction`; none has a way of its own to begin, commit or roll back.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import inspect
+import io
+import os
+import runpy
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, overload
+
+from .outcome import Outcome
+from .transaction import Decide, Transaction
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+#: What runpy sets for a script.
+_SCRIPT_NAMES = ("__name__", "__file__", "__cached__", "__doc__", "__loader__", "__package__", "__spec__")
+
+
+def run(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Outcome:
+    """Runs a function in a transaction: commits if it returns, rolls back if it raises.
+
+    What it raised is in ``outcome.exception``; ``outcome.result()`` returns the value or raises. For a transaction
+    with options: ``tentative.transaction(timeout=5).run(function, …)``.
+    """
+    return Transaction().run(function, *args, **kwargs)
+
+
+def exec(
+    source_or_path: str | os.PathLike[str],
+    globals: dict[str, Any] | None = None,
+    *,
+    argv: Sequence[str] = (),
+    commit: bool | Decide = True,
+    **options: Any,
+) -> Outcome:
+    """Executes source text, or the script at a path, in a transaction.
+
+    Args:
+        source_or_path: a ``str`` is source; an ``os.PathLike`` a script, run with ``__name__ == "__main__"``.
+        globals: the namespace to run in; the caller's if not given.
+        argv: the script's arguments; ``sys.argv`` while it runs.
+        commit: whether to commit if it ends well. A function is called in the origin with the frozen outcome and
+            decides; what it changes itself is gone after the commit.
+        options: those of :func:`tentative.transaction`.
+
+    ``SystemExit`` with 0 or None is an ordinary end; other codes roll back. ``outcome.exit_code`` has the code.
+    """
+    space = sys._getframe(1).f_globals if globals is None else globals
+    space.setdefault("__builtins__", builtins)
+    if isinstance(source_or_path, str):
+        body = functools.partial(_execute_source, source_or_path, space, argv)
+    else:
+        body = functools.partial(_execute_script, os.fspath(source_or_path), space, argv)
+    return Transaction(**options)._run(body, (space,), commit, script=True)
+
+
+def _execute_source(source: str, space: dict[str, Any], argv: Sequence[str]) -> None:
+    before = sys.argv
+    if argv:
+        sys.argv = ["-c", *argv]
+    try:
+        builtins.exec(compile(source, "<tentative>", "exec"), space)
+    finally:
+        sys.argv = before
+
+
+def _execute_script(path: str, space: dict[str, Any], argv: Sequence[str]) -> None:
+    missing = object()
+    before, names = sys.argv, {name: space.get(name, missing) for name in _SCRIPT_NAMES}
+    sys.argv = [path, *argv]
+    try:
+        if os.path.isdir(path) or path.endswith((".pyc", ".pyz", ".zip")):
+            space.update(runpy.run_path(path, space, "__main__"))
+        else:
+            with io.open_code(os.path.abspath(path)) as file:
+                code = compile(file.read(), path, "exec")
+            space.update(dict.fromkeys(_SCRIPT_NAMES), __name__="__main__", __file__=path, __package__="")
+            builtins.exec(code, space)
+    finally:
+        sys.argv = before
+        for name, value in names.items():
+            if value is missing:
+                space.pop(name, None)
+            else:
+                space[name] = value
+
+
+class Attempt(Transaction):
+    """One attempt of several: a failure is kept instead of raised while others are left."""
+
+    def __init__(self, number: int, is_last: bool, options: Mapping[str, Any]) -> None:
+        super().__init__(**options)
+        self.number = number
+        self._is_last = is_last
+
+    def _swallows(self, failure: BaseException) -> bool:
+        return isinstance(failure, Exception) and not self._is_last
+
+
+def attempts(number: int, **options: Any) -> Iterator[Attempt]:
+    """Gives up to ``number`` transactions, one after another, until one is committed.
+
+    ``for tx in tentative.attempts(3):`` with ``with tx:`` in it; a failed attempt is rolled back, the last failure is
+    raised. ``tx.number`` counts from 1.
+    """
+    if number < 1:
+        raise ValueError("attempts wants a positive number")
+
+    def each() -> Iterator[Attempt]:
+        for count in range(1, number + 1):
+            attempt = Attempt(count, count == number, options)
+            yield attempt
+            if attempt._outcome is not None and attempt._outcome.committed:
+                return
+
+    return each()
+
+
+@overload
+def transactional(function: Function, /) -> Function: ...
+@overload
+def transactional(**options: Any) -> Callable[[Function], Function]: ...
+def transactional(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Makes a function run in a transaction of its own whenever it is called; options are those of ``transaction``."""
+    if function is None:
+        return functools.partial(_transactional, options=options)
+    return _transactional(function, options=options)
+
+
+def _transactional(function: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+    for kind, what in (
+        (inspect.iscoroutinefunction, "a coroutine function"),
+        (inspect.isgeneratorfunction, "a generator function"),
+        (inspect.isasyncgenfunction, "an asynchronous generator function"),
+    ):
+        if kind(function):
+            raise TypeError(f"@transactional wants a function that runs when it is called, not {what}")
+
+    @functools.wraps(function)
+    def in_transaction(*args: Any, **kwargs: Any) -> Any:
+        return Transaction(**options).run(function, *args, **kwargs).result()
+
+    return in_transaction

@@ -1,0 +1,45 @@
+"""``Outcome``: how a transaction ended and what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .changes import Changes
+from .objects import ObjectChanges
+from .report import Containment, Effect, Verdict
+
+
+def _no_changes() -> Changes:
+    counts: Mapping[str, int] = {}
+    return Changes(lambda: "[]", lambda: counts, ObjectChanges)
+
+
+@dataclass
+class Outcome:
+    """How a transaction ended and what it did."""
+
+    #: What the function returned, or what was given to ``rollback``.
+    value: Any = None
+    #: What was raised, or the reason (``Crashed``, ``TimedOut``, ``CommitRefused``, …) why nothing came of it.
+    exception: BaseException | None = None
+    #: Of a script: what it gave to ``sys.exit``, 0 if it came to its end; None if it did not.
+    exit_code: int | None = None
+    #: Whether its changes are in the origin now.
+    committed: bool = False
+    changes: Changes = field(default_factory=_no_changes)
+    effects: tuple[Effect, ...] = ()
+    verdict: Verdict = field(default_factory=Verdict)
+    containment: Containment = field(default_factory=Containment)
+    #: What was written, with ``output="capture"``.
+    stdout: bytes = b""
+    stderr: bytes = b""
+    #: Seconds from begin to end.
+    duration: float = 0.0
+
+    def result(self) -> Any:
+        """Returns the value, or raises the exception, as ``concurrent.futures`` does."""
+        if self.exception is not None:
+            raise self.exception
+        return self.value

@@ -1,0 +1,149 @@
+"""What a transaction did, in the words of the record: changes, effects, verdict, containment.
+
+Plain values, read from the JSON of the library's record, whose names they keep. Nothing here looks at live state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that a commit applies: in which layer, on what, from what to what."""
+
+    layer: str
+    #: A path (files) or a name (``cwd``, ``environ.PATH``, ``json.dumps``).
+    name: str
+    #: ``created``, ``modified``, ``deleted``, ``renamed`` or ``metadata``.
+    kind: str
+    before: str | None = None
+    after: str | None = None
+
+    @property
+    def path(self) -> str | None:
+        """The path, for changes of the files layer."""
+        return self.name if self.layer == "files" else None
+
+    def __str__(self) -> str:
+        if self.kind == "renamed":
+            return f"{self.name} was renamed from {self.before}"
+        text = f"{self.name} was {'changed in its metadata' if self.kind == 'metadata' else self.kind}"
+        if self.before is not None and self.after is not None:
+            return f"{text}: {self.before} -> {self.after}"
+        value = self.before if self.after is None else self.after
+        return text if value is None else f"{text}: {value}"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of the Python stack that made a crossing."""
+
+    file: str
+    line: int
+    function: str
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One recorded crossing of the sandbox; ``count`` equal ones are folded into one."""
+
+    id: int
+    layer: str
+    #: ``contained``, ``observed``, ``held``, ``shown``, ``compensated``, ``escaped`` or ``blocked``.
+    effect_class: str
+    operation: str
+    target: str
+    pid: int
+    tid: int
+    program: str
+    time_ns: int
+    decision: str
+    errno: int | None = None
+    count: int = 1
+    where: tuple[Frame, ...] | None = None
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        times = f" ({self.count} times)" if self.count > 1 else ""
+        return (
+            f"{self.layer}: {self.operation} {self.target} by {self.program} was {self.effect_class}{times}"
+        )
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One half of a verdict; true when safe."""
+
+    safe: bool
+    reasons: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.safe
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether rolling back restores everything, and whether a commit is exact."""
+
+    rollback: Judgement = field(default_factory=lambda: Judgement(True))
+    commit: Judgement = field(default_factory=lambda: Judgement(True))
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Something that was not contained, and why."""
+
+    layer: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Containment:
+    """How far the transaction was contained: ``full``, or ``partial`` with its gaps."""
+
+    extent: str = "full"
+    gaps: tuple[Gap, ...] = ()
+
+    def __str__(self) -> str:
+        return self.extent
+
+
+def read_changes(document: Iterable[Mapping[str, Any]]) -> tuple[Change, ...]:
+    """Reads the record's changes."""
+    return tuple(
+        Change(
+            each["layer"],
+            each.get("path") or each["name"],
+            each["kind"],
+            each.get("before"),
+            each.get("after"),
+        )
+        for each in document
+    )
+
+
+def read_effects(document: Iterable[Mapping[str, Any]]) -> tuple[Effect, ...]:
+    """Reads the record's effects; ``class``, a word of Python's own, becomes ``effect_class``."""
+    effects = []
+    for each in document:
+        fields = dict(each)
+        where = fields.pop("where", None)
+        frames = None if where is None else tuple(Frame(**frame) for frame in where)
+        effects.append(Effect(effect_class=fields.pop("class"), where=frames, **fields))
+    return tuple(effects)
+
+
+def read_verdict(document: Mapping[str, Any]) -> Verdict:
+    """Reads the record's verdict."""
+    halves = (
+        Judgement(document[half]["safe"], tuple(document[half]["reasons"])) for half in ("rollback", "commit")
+    )
+    return Verdict(*halves)
+
+
+def read_containment(document: Mapping[str, Any]) -> Containment:
+    """Reads the record's containment."""
+    return Containment(document["extent"], tuple(Gap(**gap) for gap in document.get("gaps", ())))

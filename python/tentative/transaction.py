@@ -1,0 +1,400 @@
+"""``transaction``: the context manager, and the steps that every form of a transaction is made of.
+
+One :class:`Transaction` object exists in two processes for a while. Which one a method runs in is said by ``_state``:
+``inside`` is the branch, everything else is the origin. Invariant: whatever the branch did, in the origin the object
+ends as ``ended`` with an :class:`Outcome`, and after a rollback no instruction of the block's body has run there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Literal, NoReturn
+
+from . import _tentative, executable, frames, transport
+from .changes import Changes
+from .errors import (
+    CommitRefused,
+    Conflict,
+    Crashed,
+    Error,
+    Exited,
+    Finished,
+    OutOfMemory,
+    RolledBack,
+    TimedOut,
+)
+from .objects import Before, Found, ObjectChanges, find, resolve
+from .outcome import Outcome
+from .report import Effect, Verdict, read_containment, read_effects, read_verdict
+
+Output = Literal["live", "hold", "capture"]
+#: Decides in the origin, from the frozen outcome, whether a commit goes ahead.
+Decide = Callable[[Outcome], object]
+
+_LAYERS = ("memory", "threads", "objects", "process", "files", "kin", "world")
+
+
+class MonitorLost(RolledBack):
+    """The monitor ended before the commit point."""
+
+    def __str__(self) -> str:
+        return "the monitor ended; everything was rolled back"
+
+
+class Transaction:
+    """A transaction: use it in a ``with`` statement, or call its :meth:`run`."""
+
+    #: Which attempt this is, from 1 (``tentative.attempts``).
+    number: int = 1
+
+    def __init__(
+        self,
+        *,
+        allow: Iterable[str] = (),
+        output: Output = "live",
+        timeout: float | None = None,
+        memory_limit: int | None = None,
+        without: str | Iterable[str] = (),
+    ) -> None:
+        if isinstance(allow, str):
+            allow = (allow,)
+        if isinstance(without, str):
+            without = [word for word in without.split(",") if word]
+        if timeout is not None and not timeout > 0:
+            raise ValueError("timeout must be a positive number of seconds")
+        if memory_limit is not None and memory_limit <= 0:
+            raise ValueError("memory_limit must be a positive number of bytes")
+        if output not in ("live", "hold", "capture"):
+            raise ValueError(f"output is 'live', 'hold' or 'capture', not {output!r}")
+        self._without = frozenset(without)
+        unknown = sorted(self._without.difference(_LAYERS))
+        if unknown:
+            raise ValueError(f"unknown layer {unknown[0]!r} (layers: {', '.join(_LAYERS)})")
+        self._allow = [str(rule) for rule in allow]
+        self._output = output
+        self._timeout = timeout
+        self._memory_limit = memory_limit
+        self._state: Literal["new", "inside", "ended"] = "new"
+        self._branch: _tentative.Branch | None = None
+        self._before: Before | None = None
+        self._skip: frames.Skip | None = None
+        self._outcome: Outcome | None = None
+        #: In the origin: what the end of the block, or `run`, has to raise.
+        self._failure: BaseException | None = None
+
+    # What it did.
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended.
+
+        Raises:
+            Error: it has not ended yet.
+        """
+        if self._outcome is None:
+            raise Error("the transaction has not ended yet: there is no outcome")
+        return self._outcome
+
+    @property
+    def changes(self) -> Changes:
+        """What it changed; inside the transaction, so far."""
+        if self._state != "inside":
+            return self.outcome.changes
+        branch = self._inside()
+        found: list[Found] = []
+
+        def objects() -> ObjectChanges:
+            assert self._before is not None
+            found[:] = find(self._before)
+            return ObjectChanges(resolve(self._before, found, in_origin=False))
+
+        return Changes(lambda: "[]", lambda: dict(branch.memory()), objects)
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """What crossed the sandbox; known when the transaction has ended."""
+        return self.outcome.effects
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether rolling back restores everything and a commit is exact; known when the transaction has ended."""
+        return self.outcome.verdict
+
+    # What the code inside can ask for.
+
+    def commit(self) -> None:
+        """Commits now and returns in the origin: the rest of the block runs outside the transaction.
+
+        Raises:
+            CommitRefused: the commit cannot be exact; the branch goes on and can try again or roll back.
+            Finished: the transaction has ended.
+        """
+        self._commit()
+
+    def rollback(self, value: Any = None) -> NoReturn:
+        """Rolls back and never returns; the origin goes on after the block, with the value in ``outcome.value``.
+
+        Raises:
+            Finished: the transaction has ended.
+        """
+        self._roll_back(value=value)
+
+    # The with statement.
+
+    def __enter__(self) -> Transaction:
+        frame = sys._getframe(1)
+        if self._state == "new":
+            frames.require_with_statement(frame)
+        if not self._begin((frame.f_globals,)):
+            self._skip = frames.skip_body(frame, self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if self._state == "inside":
+            if exception is not None:
+                self._roll_back(exception=exception)
+            self._commit_or_roll_back()
+            return False
+        if self._skip is None:
+            return False  # committed in the middle of the block: what happened since is the origin's own
+        self._skip.undo()
+        self._skip = None
+        failure, self._failure = self._failure, None
+        if failure is None or self._swallows(failure):
+            return True
+        cause, context = failure.__cause__, failure.__context__
+        try:
+            raise failure
+        finally:
+            # The exception that skipped the body is no part of the story.
+            failure.__cause__, failure.__context__ = cause, context
+            del failure
+
+    def _swallows(self, failure: BaseException) -> bool:
+        return False
+
+    # Running a function.
+
+    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Outcome:
+        """Runs a function in this transaction; commits if it returns, rolls back if it raises."""
+        return self._run(lambda: function(*args, **kwargs), (getattr(function, "__globals__", None),))
+
+    def _run(
+        self,
+        function: Callable[[], Any],
+        spaces: Iterable[dict[str, Any] | None],
+        decide: Decide | bool = True,
+        script: bool = False,
+    ) -> Outcome:
+        """Runs a function; a script may end by ``SystemExit``, whose exit status says whether it ended well."""
+        if not self._begin(
+            [space for space in spaces if space is not None], decide if callable(decide) else None
+        ):
+            self._failure = None
+            return self.outcome
+        value = None
+        exit_code = 0 if script else None
+        try:
+            value = function()
+        except BaseException as exception:
+            if script:
+                exit_code = _exit_status(exception)
+            if exit_code != 0:
+                self._roll_back(exception=exception, exit_code=exit_code)
+        if not decide:
+            self._roll_back(value=value, exit_code=exit_code)
+        self._commit_or_roll_back(value)
+        outcome = self.outcome
+        outcome.value, outcome.exit_code = value, exit_code
+        return outcome
+
+    # The steps.
+
+    def _begin(self, spaces: Iterable[dict[str, Any]], decide: Decide | None = None) -> bool:
+        """Begins; True in the branch, False in the origin once the transaction has been rolled back."""
+        if self._state != "new":
+            raise Finished("a transaction can be used once; begin another with tentative.transaction()")
+        monitor = executable.find()
+        if "objects" not in self._without:
+            self._before = Before(spaces)
+        begun = _tentative.begin(
+            without=sorted(self._without),
+            allow=self._allow,
+            output=self._output,
+            timeout=self._timeout,
+            memory_limit=self._memory_limit,
+            decide=decide is not None,
+            executable=monitor,
+            program=[sys.executable, *sys.argv],
+        )
+        # Two processes come here.
+        if isinstance(begun, _tentative.Branch):
+            self._state = "inside"
+            self._branch = begun
+            return True
+        while isinstance(begun, _tentative.Frozen):
+            assert decide is not None
+            begun = self._decide(begun, decide)
+        assert isinstance(begun, _tentative.Ended)
+        if self._outcome is None:
+            self._end_rolled_back(begun)
+        return False
+
+    def _decide(
+        self, frozen: _tentative.Frozen, decide: Decide
+    ) -> _tentative.Branch | _tentative.Frozen | _tentative.Ended:
+        """In the origin: asks whether the frozen branch may commit. If so, its ``commit`` goes on, not this."""
+        outcome = Outcome()
+        report = getattr(frozen, "report", None)
+        if report is not None:
+            self._fill(outcome, report, 0.0, ObjectChanges())
+        try:
+            wanted = decide(outcome)
+        except BaseException as error:
+            ended = frozen.rollback()
+            self._end_rolled_back(ended)
+            self.outcome.exception = error
+            return ended
+        return frozen.commit() if wanted else frozen.rollback()
+
+    def _commit(self) -> None:
+        branch = self._inside()
+        found = None if self._before is None else find(self._before)
+        known = () if found is None or self._before is None else resolve(self._before, found, in_origin=False)
+        try:
+            committed = branch.commit()
+        except CommitRefused as refused:
+            refused.__traceback__ = None
+            raise
+        # This is the origin, with the branch's memory.
+        outcome = Outcome(committed=True)
+        self._fill(outcome, committed.report, committed.duration, ObjectChanges(known))
+        self._end(outcome)
+
+    def _commit_or_roll_back(self, value: Any = None) -> None:
+        """Commits at the end of a block; a refusal rolls back and is raised in the origin."""
+        try:
+            self._commit()
+        except CommitRefused as refused:
+            reasons, conflict = tuple(refused.reasons), isinstance(refused, Conflict)
+        else:
+            return
+        self._roll_back(value=value, refused=reasons, conflict=conflict)
+
+    def _roll_back(
+        self,
+        value: Any = None,
+        exception: BaseException | None = None,
+        exit_code: int | None = None,
+        refused: tuple[str, ...] = (),
+        conflict: bool = False,
+    ) -> NoReturn:
+        branch = self._inside()
+        found = () if self._before is None else tuple(find(self._before))
+        if value is None and exception is None and exit_code is None and not refused and not found:
+            branch.rollback(b"")
+        branch.rollback(transport.pack(value, exception, exit_code, refused, conflict, found))
+
+    def _inside(self) -> _tentative.Branch:
+        if self._state == "ended":
+            raise Finished("this transaction has ended; begin another with tentative.transaction()")
+        if self._branch is None:
+            raise Error("the transaction has not begun: use it in a with statement, or its run method")
+        return self._branch
+
+    # The end, in the origin.
+
+    def _end_rolled_back(self, ended: _tentative.Ended) -> None:
+        outcome = Outcome()
+        objects: ObjectChanges = ObjectChanges()
+        cause, number = ended.cause
+        payload = ended.payload
+        if cause == "asked" and payload:
+            ending = transport.unpack(payload)
+            outcome.value, outcome.exit_code = ending.value, ending.exit_code
+            outcome.exception = ending.exception
+            if ending.refused:
+                refusal = Conflict if ending.conflict else CommitRefused
+                outcome.exception = refusal(ending.refused, getattr(ended, "pending_id", None))
+            if self._before is not None:
+                objects = ObjectChanges(resolve(self._before, ending.found, in_origin=True))
+        elif cause != "asked":
+            outcome.exception = self._reason(cause, number)
+        self._fill(outcome, ended.report, ended.duration, objects)
+        self._end(outcome)
+        self._fail(outcome.exception)
+
+    def _reason(self, cause: str, number: int | None) -> BaseException:
+        reasons: Mapping[str, Callable[[], RolledBack]] = {
+            "crashed": lambda: Crashed(number or 0),
+            "exited": lambda: Exited(number or 0),
+            "timed out": lambda: TimedOut(self._timeout),
+            "out of memory": OutOfMemory,
+            "monitor lost": MonitorLost,
+        }
+        return reasons[cause]()
+
+    def _fill(
+        self, outcome: Outcome, report: _tentative.Report, duration: float, objects: ObjectChanges
+    ) -> None:
+        outcome.changes = Changes(lambda: report.changes, lambda: dict(report.memory), lambda: objects)
+        outcome.effects = read_effects(json.loads(report.effects))
+        outcome.verdict = read_verdict(json.loads(report.verdict))
+        outcome.containment = read_containment(json.loads(report.containment))
+        outcome.stdout, outcome.stderr = report.stdout, report.stderr
+        outcome.duration = duration
+
+    def _end(self, outcome: Outcome) -> None:
+        self._state = "ended"
+        self._branch = None
+        self._before = None
+        self._outcome = outcome
+
+    def _fail(self, exception: BaseException | None) -> None:
+        self._failure = exception
+        if isinstance(exception, RolledBack):
+            exception.outcome = self._outcome
+
+
+def _exit_status(exception: BaseException) -> int | None:
+    """The exit status of a script that ended by ``SystemExit``, as the interpreter would give it; else None."""
+    if not isinstance(exception, SystemExit):
+        return None
+    code = exception.code
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)
+    return 1
+
+
+def transaction(
+    *,
+    allow: Iterable[str] = (),
+    output: Output = "live",
+    timeout: float | None = None,
+    memory_limit: int | None = None,
+    without: str | Iterable[str] = (),
+) -> Transaction:
+    """Makes a transaction for a ``with`` statement; it commits at the block's end and rolls back if the block raises.
+
+    Args:
+        allow: crossings to let through, in the words of ``tentative run --allow`` (``net:example.org:443``).
+        output: ``live`` shows output as it comes, ``hold`` delivers it at the commit, ``capture`` puts it into
+            ``outcome.stdout`` and ``outcome.stderr``.
+        timeout: seconds after which it is rolled back.
+        memory_limit: bytes that the code may add.
+        without: names of layers to go without; the result then says ``containment: partial``.
+    """
+    return Transaction(
+        allow=allow, output=output, timeout=timeout, memory_limit=memory_limit, without=without
+    )

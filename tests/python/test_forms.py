@@ -1,0 +1,256 @@
+"""``run``, ``exec``, ``attempts``, ``@transactional``, and every way in which code can end."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+
+import pytest
+import tentative
+
+SHARED = []
+
+
+def run(memory, function, *arguments, **options):
+    return tentative.transaction(**memory, **options).run(function, *arguments)
+
+
+def test_run_returns_the_outcome(memory):
+    SHARED.clear()
+    outcome = run(memory, lambda value: SHARED.append(value) or value, 3)
+    assert (outcome.value, outcome.committed, outcome.result(), SHARED) == (3, True, 3, [3])
+    assert outcome.exit_code is None and outcome.duration > 0
+
+    def fails():
+        SHARED.append("lost")
+        raise LookupError("no")
+
+    outcome = run(memory, fails)
+    assert not outcome.committed and isinstance(outcome.exception, LookupError) and SHARED == [3]
+    with pytest.raises(LookupError):
+        outcome.result()
+
+
+def test_exec_of_source(memory):
+    space = {"given": [1]}
+    outcome = tentative.exec(
+        "given.append(2)\nmade = sum(given)\nimport sys\nargs = sys.argv", space, argv=["a"], **memory
+    )
+    assert (
+        outcome.committed and space["made"] == 3 and space["given"] == [1, 2] and space["args"] == ["-c", "a"]
+    )
+    assert outcome.exit_code == 0 and sys.argv[-1] != "a"
+
+
+def test_exec_uses_the_globals_of_its_caller(memory):
+    tentative.exec("made_by_exec = 5", **memory)
+    assert globals().pop("made_by_exec") == 5
+
+
+def test_exec_of_a_script(memory, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nassert __name__ == '__main__'\nname, file, arguments = __name__, __file__, sys.argv\n"
+        "class Kept: pass\nkept = Kept()\n"
+    )
+    space = {"__name__": "mine"}
+    outcome = tentative.exec(script, space, argv=["x", "y"], **memory)
+    assert outcome.committed, outcome.exception
+    assert space["arguments"] == [str(script), "x", "y"] and space["file"] == str(script)
+    assert (
+        space["__name__"] == "mine"
+        and "__file__" not in space
+        and type(space["kept"]).__module__ == "__main__"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "committed"),
+    (("", 0, True), ("None", 0, True), ("0", 0, True), ("3", 3, False), ("'no'", 1, False)),
+)
+def test_exec_and_system_exit(memory, code, status, committed):
+    space = {}
+    outcome = tentative.exec(f"x = 1\nimport sys\nsys.exit({code})", space, **memory)
+    assert (outcome.exit_code, outcome.committed, "x" in space) == (status, committed, committed)
+    assert (outcome.exception is None) == committed
+
+
+def test_exec_of_bad_input(memory, tmp_path):
+    assert isinstance(tentative.exec("a b", {}, **memory).exception, SyntaxError)
+    assert isinstance(tentative.exec(tmp_path / "missing.py", {}, **memory).exception, FileNotFoundError)
+    outcome = tentative.exec("raise ValueError('x')", {}, **memory)
+    assert isinstance(outcome.exception, ValueError) and outcome.exit_code is None
+
+
+def test_exec_without_commit_and_with_a_decision(memory):
+    space = {}
+    assert not tentative.exec("x = 1", space, commit=False, **memory).committed and "x" not in space
+    asked = []
+    outcome = tentative.exec("x = 1", space, commit=lambda frozen: asked.append(frozen), **memory)
+    assert not outcome.committed and "x" not in space
+    assert [frozen.committed for frozen in asked] == [False]
+    outcome = tentative.exec("x = 1", space, commit=lambda frozen: True, **memory)
+    assert outcome.committed and space["x"] == 1
+
+    def fails(frozen):
+        raise RuntimeError("cannot decide")
+
+    outcome = tentative.exec("y = 1", space, commit=fails, **memory)
+    assert isinstance(outcome.exception, RuntimeError) and not outcome.committed and "y" not in space
+
+
+def test_attempts_end_with_the_first_commit(memory):
+    numbers, kept = [], []
+    for tx in tentative.attempts(5, **memory):
+        numbers.append(tx.number)
+        with tx:
+            kept.append(tx.number)
+            if tx.number < 3:
+                raise OSError(tx.number)
+    assert numbers == [1, 2, 3] and kept == [3]
+
+
+def test_attempts_raise_the_last_failure(memory):
+    numbers = []
+    with pytest.raises(OSError, match="2"):
+        for tx in tentative.attempts(2, **memory):
+            numbers.append(tx.number)
+            with tx:
+                raise OSError(tx.number)
+    assert numbers == [1, 2]
+    with pytest.raises(ValueError):
+        tentative.attempts(0)
+
+
+def test_attempts_do_not_hold_an_interrupt_back(memory):
+    with pytest.raises(KeyboardInterrupt):
+        for tx in tentative.attempts(2, **memory):
+            with tx:
+                raise KeyboardInterrupt
+
+
+def test_transactional(memory):
+    SHARED.clear()
+
+    @tentative.transactional(**memory)
+    def add(value, fail=False):
+        """Adds."""
+        SHARED.append(value)
+        if fail:
+            raise ValueError(value)
+        return len(SHARED)
+
+    assert add(1) == 1 and add.__doc__ == "Adds."
+    with pytest.raises(ValueError):
+        add(2, fail=True)
+    assert SHARED == [1]
+    with pytest.raises(TypeError, match="coroutine"):
+        tentative.transactional(asyncio.sleep)
+
+
+def crash():
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+def recurse():
+    return recurse()
+
+
+def recurse_in_c():
+    # repr of a list that deep needs more C stack than there is, or raises RecursionError.
+    deep = []
+    for _ in range(10**6):
+        deep = [deep]
+    return repr(deep)
+
+
+ENDINGS = (
+    (crash, tentative.Crashed, "SIGSEGV"),
+    (os.abort, tentative.Crashed, "SIGABRT"),
+    (lambda: os.kill(os.getpid(), signal.SIGTERM), tentative.Crashed, "SIGTERM"),
+    (lambda: os._exit(7), tentative.Exited, "status 7"),
+    (recurse, RecursionError, "maximum recursion depth"),
+    (lambda: sys.exit("bye"), SystemExit, "bye"),
+    (lambda: os.execv("/bin/sh", ["sh", "-c", "exit 4"]), tentative.Exited, "status 4"),
+)
+
+
+@pytest.mark.parametrize(("function", "kind", "text"), ENDINGS)
+def test_every_ending_is_an_outcome(memory, function, kind, text):
+    SHARED.clear()
+    outcome = run(memory, lambda: (SHARED.append(1), function()))
+    assert type(outcome.exception) is kind and text in str(outcome.exception)
+    assert SHARED == [] and not outcome.committed
+    if isinstance(outcome.exception, tentative.RolledBack):
+        assert outcome.exception.outcome is outcome
+
+
+def test_deep_recursion_in_c_is_an_outcome(memory):
+    outcome = run(memory, recurse_in_c)
+    assert isinstance(outcome.exception, RecursionError | tentative.Crashed | MemoryError)
+
+
+def test_crashed_carries_its_signal(memory):
+    assert run(memory, crash).exception.signal == signal.SIGSEGV
+    assert run(memory, lambda: os._exit(9)).exception.code == 9
+
+
+@pytest.mark.parametrize(
+    "hang", ("while True: pass", "import time; time.sleep(60)", "import signal; signal.pause()")
+)
+def test_a_timeout_ends_what_hangs(memory, hang):
+    started = time.monotonic()
+    outcome = tentative.exec(hang, {}, timeout=0.2, **memory)
+    assert isinstance(outcome.exception, tentative.TimedOut) and isinstance(outcome.exception, TimeoutError)
+    assert time.monotonic() - started < 10 and "0.2 s" in str(outcome.exception)
+
+
+def test_a_timeout_in_a_block_is_raised(memory):
+    with pytest.raises(tentative.TimedOut):
+        with tentative.transaction(timeout=0.2, **memory):
+            time.sleep(60)
+
+
+def test_a_memory_limit(memory):
+    outcome = tentative.exec("x = bytearray(1 << 30)", {}, memory_limit=64 << 20, **memory)
+    assert isinstance(outcome.exception, MemoryError | tentative.OutOfMemory)
+    assert tentative.exec("x = bytearray(1 << 20)", {}, memory_limit=64 << 20, **memory).committed
+
+
+def test_an_interrupt_reaches_the_branch(memory):
+    """Ctrl-C while a transaction runs interrupts its code, which may clean up and raises in the origin."""
+    log = []
+    if os.fork() == 0:
+        time.sleep(0.3)
+        os.kill(os.getppid(), signal.SIGINT)
+        os._exit(0)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        with tentative.transaction(**memory):
+            try:
+                time.sleep(30)
+            except KeyboardInterrupt:
+                log.append("lost with the branch")
+                raise
+    os.wait()
+    assert log == [] and "time.sleep(30)" in str(caught.value.__cause__)
+
+
+def test_output_appears_once(memory, tmp_path):
+    import subprocess
+
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, ctypes, tentative\nlibc = ctypes.CDLL(None)\nprint('python before', end=' ')\n"
+        "libc.printf(b'c before ')\n"
+        f"with tentative.transaction(without={memory['without']!r}) as tx:\n"
+        "    print('python inside', end=' ')\n    libc.printf(b'c inside ')\n    tx.rollback()\n"
+        f"with tentative.transaction(without={memory['without']!r}) as tx:\n    print('committed', end=' ')\n"
+        "print('after')\n"
+    )
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for part in ("python before", "c before", "python inside", "c inside", "committed", "after"):
+        assert done.stdout.count(part) == 1, done.stdout
