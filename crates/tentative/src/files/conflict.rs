@@ -13,6 +13,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use tentative_sys::files::lock::{self, Holder};
 
 use crate::files::{
+    attributes,
     changes::ScanError,
     name,
     plan::Plan,
@@ -101,7 +102,8 @@ fn of_operation(
         return Ok(());
     };
     if plan.begun.is_before_change_of(&there) && !is_only_entries(operation, &there)? {
-        let appeared = matches!(operation.deed, Deed::Place { .. }) && !is_older(plan, &there);
+        let copied = attributes::overlay_note(&operation.upper, "origin").is_ok_and(|note| note.is_some());
+        let appeared = matches!(operation.deed, Deed::Place { .. }) && !copied && !is_older(plan, &there);
         add(path, if appeared { ConflictKind::Appeared } else { ConflictKind::Changed });
         return Ok(());
     }

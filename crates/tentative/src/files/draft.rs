@@ -56,9 +56,9 @@ const KERNEL: [&str; 22] = [
 ];
 
 /// File systems that cannot hold an upper directory: no `RENAME_WHITEOUT`, no attributes, or another overlay.
-const NO_UPPER: [&str; 18] = [
+const NO_UPPER: [&str; 19] = [
     "9p", "afs", "ceph", "cifs", "ecryptfs", "erofs", "exfat", "iso9660", "msdos", "nfs", "nfs4", "ntfs",
-    "ntfs3", "overlay", "smb3", "squashfs", "vfat", "virtiofs",
+    "ntfs3", "overlay", "ramfs", "smb3", "squashfs", "vfat", "virtiofs",
 ];
 
 /// A file of this size or smaller is copied into a skeleton; a larger one is shown read-only.

@@ -343,7 +343,9 @@ impl<'a> Walk<'a> {
             .map_err(read(&upper))?
             .is_some_and(|note| note == b"y");
         match old {
-            Some(old) if old.is_dir() && here.merged && !opaque => self.merged_directory(below, &old, new),
+            Some(old) if old.is_dir() && here.merged && !opaque && !self.appeared(below, &old)? => {
+                self.merged_directory(below, &old, new)
+            }
             Some(old) if old.is_dir() => {
                 if (old.mode(), old.uid(), old.gid()) != (new.mode(), new.uid(), new.gid()) {
                     self.change(ChangeKind::Metadata, below, Some(&old), Some(new));
@@ -375,6 +377,12 @@ impl<'a> Walk<'a> {
                 self.entries(Here { below, has_lower: false, merged: false, in_tree: true })
             }
         }
+    }
+
+    /// A directory that was made inside, under a name under which somebody outside made one too: without an index the
+    /// kernel does not mark it as new, and shows the two as one.
+    fn appeared(&self, below: &Path, old: &fs::Metadata) -> Result<bool, ScanError> {
+        Ok(self.begun.is_before_change_of(old) && !self.was_copied_up(below)?)
     }
 
     fn was_copied_up(&self, below: &Path) -> Result<bool, ScanError> {

@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tentative_sys::crash;
 
@@ -63,12 +64,24 @@ pub struct Transaction {
     id: Id,
     dir: PathBuf,
     /// Says by its lock that somebody lives who owns the directory.
-    _lock: OwnedFd,
+    lock: OwnedFd,
+    owner: Pid,
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        // A process that another thread is just starting has the descriptor until it executes something. A fork of the
+        // owner that ends does not give the lock up.
+        if rustix::process::getpid() == self.owner {
+            // Closing would release it too.
+            let _ = rustix::fs::flock(&self.lock, rustix::fs::FlockOperation::Unlock);
+        }
+    }
 }
 
 impl Transaction {
     pub(super) fn adopt(id: Id, dir: PathBuf, lock: OwnedFd) -> Transaction {
-        Transaction { id, dir, _lock: lock }
+        Transaction { id, dir, lock, owner: rustix::process::getpid() }
     }
 
     /// Its id.

@@ -10,4 +10,7 @@ mod inside;
 mod tree;
 
 mod commit;
+mod conflict;
+#[cfg(feature = "crash-points")]
+mod crash;
 mod mounting;

@@ -7,20 +7,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// A tree in words.
+pub(crate) type Look = BTreeMap<PathBuf, String>;
+
 /// Every object below a directory in words: type, mode, owner, size, content, names, attributes; no times.
-pub(crate) fn look(root: &Path) -> BTreeMap<PathBuf, String> {
+pub(crate) fn look(root: &Path) -> Look {
     let mut looked = BTreeMap::new();
     let mut names = HashMap::new();
     below(root, Path::new(""), &mut looked, &mut names);
     looked
 }
 
-fn below(
-    root: &Path,
-    path: &Path,
-    looked: &mut BTreeMap<PathBuf, String>,
-    names: &mut HashMap<(u64, u64), PathBuf>,
-) {
+fn below(root: &Path, path: &Path, looked: &mut Look, names: &mut HashMap<(u64, u64), PathBuf>) {
     let here = root.join(path);
     let metadata = fs::symlink_metadata(&here).unwrap();
     let mut words =

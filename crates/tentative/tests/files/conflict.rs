@@ -1,0 +1,167 @@
+//! What somebody else does to a path meanwhile is a conflict: nothing is applied, and the work is kept.
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command};
+
+use tentative::files::{
+    changes::changes,
+    conflict::{Conflict, ConflictKind, conflicts},
+    stage::{StageError, StageOptions, stage},
+};
+
+use crate::{inside::Place, tree};
+
+const SETUP: &str = "echo one > a; echo two > b; mkdir -p d/e; echo x > d/x; echo y > d/e/y; ln -s a s";
+
+fn sh(directory: &Path, script: &str) {
+    assert!(
+        Command::new("sh").arg("-ec").arg(script).current_dir(directory).status().unwrap().success(),
+        "{script}"
+    );
+}
+
+/// Ours inside, theirs outside before the commit; the conflicts by name.
+fn meet(ours: &str, theirs: &str) -> Vec<(String, ConflictKind)> {
+    let place = Place::new();
+    sh(&place.ground, SETUP);
+    let (mut transaction, plan) = place.after(&format!("set -e\n{ours}"));
+    transaction.keep().unwrap();
+    sh(&place.ground, theirs);
+    let before = tree::look(&place.ground);
+    let seen = conflicts(&plan, None).unwrap();
+    match stage(transaction, StageOptions::default()) {
+        Ok(staged) => {
+            assert_eq!(seen, []);
+            staged.publish().unwrap().apply().unwrap().finish().unwrap();
+        }
+        Err((transaction, StageError::Conflicts(found))) => {
+            assert_eq!(seen, found);
+            assert_eq!(tree::look(&place.ground), before);
+            let id = transaction.id().clone();
+            drop(transaction);
+            place.store.load(&id).unwrap();
+        }
+        Err((_, error)) => panic!("{error}"),
+    }
+    let name = |conflict: &Conflict| conflict.path.strip_prefix(&place.ground).unwrap().display().to_string();
+    seen.iter().map(|conflict| (name(conflict), conflict.kind)).collect()
+}
+
+fn one(name: &str, kind: ConflictKind) -> Vec<(String, ConflictKind)> {
+    vec![(name.to_owned(), kind)]
+}
+
+#[test]
+fn paths_that_others_touched() {
+    use ConflictKind::{Appeared, Changed, Vanished};
+    assert_eq!(meet("echo more >> a", "echo other >> a"), one("a", Changed));
+    assert_eq!(meet("echo more >> a", "echo new > t; mv t a"), one("a", Changed));
+    assert_eq!(meet("rm a", "chmod 600 a"), one("a", Changed));
+    assert_eq!(meet("echo new > n", "echo theirs > n"), one("n", Appeared));
+    assert_eq!(meet("mkdir n; echo x > n/x", "mkdir n"), one("n", Appeared));
+    assert_eq!(meet("rm -r d", "echo z > d/e/z"), one("d/e", Changed));
+    assert_eq!(meet("rm -r d; mkdir d", "echo changed > d/x"), one("d/x", Changed));
+    assert_eq!(meet("echo z > d/e/z", "rm -r d/e"), one("d/e", Vanished));
+}
+
+/// The kernel notes for root which file a copy was made of; an ordinary user sees that it is gone when nothing that was
+/// renamed could explain it.
+#[test]
+fn files_that_others_removed() {
+    assert_eq!(meet("echo more >> a", "rm a"), one("a", ConflictKind::Vanished));
+}
+
+#[test]
+fn what_does_not_meet() {
+    assert_eq!(meet("echo more >> a", "echo other >> b"), []);
+    assert_eq!(meet("echo n > n", "echo m > m"), []);
+    assert_eq!(meet("echo n > d/n", "echo m > d/m"), []);
+    assert_eq!(meet("rm a", "rm a"), []);
+    assert_eq!(meet("cat a", "echo other >> a"), []);
+}
+
+#[test]
+fn locks_that_others_hold() {
+    let place = Place::new();
+    sh(&place.ground, SETUP);
+    let (transaction, plan) = place.after("echo more >> a; echo more >> b");
+    let mut holder = Command::new("flock")
+        .args(["a", "cat"])
+        .current_dir(&place.ground)
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let file = fs::File::options().read(true).write(true).open(place.ground.join("b")).unwrap();
+    rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let own = std::process::id().cast_signed();
+    let kinds = |origin| -> Vec<ConflictKind> {
+        conflicts(&plan, origin).unwrap().iter().map(|conflict| conflict.kind).collect()
+    };
+    let watch = fs::File::open(place.ground.join("a")).unwrap();
+    while rustix::fs::flock(&watch, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+        rustix::fs::flock(&watch, rustix::fs::FlockOperation::Unlock).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let found = kinds(None);
+    assert!(
+        matches!(found[..], [ConflictKind::Locked(Some(_)), ConflictKind::Locked(Some(pid))] if pid == own),
+        "{found:?}"
+    );
+    // Looking opened and closed the file, which gave this process's own lock up.
+    rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    assert_eq!(kinds(Some(own)).len(), 1, "the origin's own lock is no conflict");
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    drop(file);
+    assert_eq!(kinds(None), []);
+    transaction.discard().unwrap();
+}
+
+#[test]
+fn a_file_that_is_open_keeps_its_inode() {
+    let place = Place::new();
+    sh(&place.ground, SETUP);
+    let open = fs::File::open(place.ground.join("a")).unwrap();
+    let inode = |name: &str| fs::metadata(place.ground.join(name)).unwrap().ino();
+    let before = (inode("a"), inode("b"));
+    let (transaction, _) = place.after("echo more >> a; echo more >> b");
+    let staged = stage(transaction, StageOptions::default()).map_err(|(_, error)| error).unwrap();
+    let committed = staged.open_committed(&place.ground.join("a"), rustix::fs::OFlags::RDWR).unwrap();
+    let exchanged = staged.open_committed(&place.ground.join("b"), rustix::fs::OFlags::RDWR).unwrap();
+    staged.publish().unwrap().apply().unwrap().finish().unwrap();
+    assert_eq!(inode("a"), before.0, "written in place");
+    assert_ne!(inode("b"), before.1, "exchanged");
+    assert_eq!(std::io::read_to_string(&open).unwrap(), "one\nmore\n");
+    assert_eq!(rustix::fs::fstat(&committed).unwrap().st_ino, inode("a"));
+    assert_eq!(rustix::fs::fstat(&exchanged).unwrap().st_ino, inode("b"));
+}
+
+#[test]
+fn a_renamed_file_that_is_open_keeps_its_inode() {
+    let place = Place::new();
+    sh(&place.ground, SETUP);
+    let open = fs::File::open(place.ground.join("a")).unwrap();
+    let (transaction, plan) = place.after("mv a z; mkdir r; mv d/x r/x; rm -r d");
+    let renamed: Vec<_> = changes(&plan).unwrap().into_iter().filter_map(|change| change.from).collect();
+    assert_eq!(renamed, [place.ground.join("d/x"), place.ground.join("a")]);
+    let staged = stage(transaction, StageOptions::default()).map_err(|(_, error)| error).unwrap();
+    staged.publish().unwrap().apply().unwrap().finish().unwrap();
+    let there = fs::metadata(place.ground.join("z")).unwrap().ino();
+    assert_eq!(there, open.metadata().unwrap().ino());
+    assert!(!place.ground.join("a").exists());
+}
+
+/// Inside, the user owns his view of `/tmp`; outside he may not remove what others have there.
+#[test]
+fn what_the_user_may_not_do_outside_is_refused_by_name() {
+    let others = fs::read_dir("/tmp").unwrap().flatten().map(|entry| entry.path()).find(|path| {
+        let metadata = fs::symlink_metadata(path).unwrap();
+        metadata.is_file() && metadata.uid() != rustix::process::geteuid().as_raw()
+    });
+    let (Some(others), false) = (others, rustix::process::geteuid().is_root()) else { return };
+    let place = Place::new();
+    let (transaction, _) = place.after(&format!("rm -f '{}'", others.display()));
+    let Err((transaction, error)) = stage(transaction, StageOptions::default()) else { panic!("staged") };
+    assert!(matches!(&error, StageError::Permission { path } if *path == others), "{error}");
+    transaction.discard().unwrap();
+    assert!(others.exists());
+}
