@@ -36,6 +36,12 @@ impl Namespaces {
         Namespaces(self.0 | other.0)
     }
 
+    /// The set without those of another one.
+    #[must_use]
+    pub const fn except(self, other: Namespaces) -> Namespaces {
+        Namespaces(self.0 & !other.0)
+    }
+
     /// Whether all of `other` is in the set.
     #[must_use]
     pub const fn contains(self, other: Namespaces) -> bool {

@@ -33,8 +33,8 @@ use crate::{files::plan::Privilege, layer::Layer};
 /// Why a step failed.
 #[derive(Debug)]
 pub(super) struct Failure {
-    errno: Errno,
-    detail: String,
+    pub(super) errno: Errno,
+    pub(super) detail: String,
 }
 
 impl Failure {

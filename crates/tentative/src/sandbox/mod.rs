@@ -99,7 +99,7 @@ impl Sandbox {
         let all = blueprint.namespaces();
         // A privileged caller mounts with his real privileges; init enters its user namespace afterwards.
         let first = match blueprint.privilege {
-            Privilege::Root => Namespaces::NONE.with(without_users(all)),
+            Privilege::Root => all.except(Namespaces::USER),
             Privilege::User => all,
         };
         let user = users::own();
@@ -246,20 +246,6 @@ impl Sandbox {
         drop(pidfd);
         Ok(())
     }
-}
-
-fn without_users(all: Namespaces) -> Namespaces {
-    [
-        Namespaces::MOUNT,
-        Namespaces::PID,
-        Namespaces::IPC,
-        Namespaces::UTS,
-        Namespaces::NET,
-        Namespaces::CGROUP,
-    ]
-    .into_iter()
-    .filter(|kind| all.contains(*kind))
-    .fold(Namespaces::NONE, Namespaces::with)
 }
 
 /// Makes the directory that a sandbox is built on, if it is not there.

@@ -5,6 +5,7 @@
 use std::{
     error::Error as _,
     fs,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -22,8 +23,7 @@ use super::init::{Building, Failure};
 use crate::{files::plan::Privilege, layer::Layer};
 
 /// Kernel settings and controls in `/proc` that belong to the whole host.
-const HOST_SETTINGS: &[&str] =
-    &["sys", "sysrq-trigger", "irq", "bus", "fs", "driver", "scsi", "acpi", "mtrr", "asound", "pressure"];
+const HOST_SETTINGS: &[&str] = &["sys", "sysrq-trigger", "irq", "bus", "fs", "scsi", "acpi", "mtrr"];
 
 const LOW_PORTS: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 
@@ -78,8 +78,10 @@ pub(super) fn settings(building: &Building<'_>) -> Result<(), Failure> {
     }
     for name in HOST_SETTINGS {
         let path = building.inside("/proc").join(name);
-        if path.exists() {
-            rebind(&path, &path, true)?;
+        match copy_of(&path, true) {
+            // This kernel has no such setting.
+            Err(Failure { errno: Errno::NOENT, .. }) => {}
+            tree => attach(&tree?, &path)?,
         }
     }
     Ok(())
@@ -126,18 +128,27 @@ pub(super) fn fresh(
 
 /// Shows a tree of the outside at a path of the sandbox, read-only or as it is.
 pub(super) fn rebind(source: &Path, target: &Path, read_only: bool) -> Result<(), Failure> {
-    let failed =
-        |errno: Errno| Failure::new(errno, format!("{} on {}: {errno}", source.display(), target.display()));
+    let tree = copy_of(source, read_only)?;
+    if source.is_dir() {
+        make_directory(target)?;
+    }
+    attach(&tree, target)
+}
+
+fn copy_of(source: &Path, read_only: bool) -> Result<OwnedFd, Failure> {
+    let failed = |errno: Errno| Failure::new(errno, format!("{}: {errno}", source.display()));
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(CWD, source, flags).map_err(failed)?;
     if read_only {
         set_read_only(&tree, true).map_err(failed)?;
     }
-    if source.is_dir() {
-        make_directory(target)?;
-    }
-    move_mount(&tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(failed)
+    Ok(tree)
+}
+
+fn attach(tree: &OwnedFd, target: &Path) -> Result<(), Failure> {
+    move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(|errno| Failure::new(errno, format!("{}: {errno}", target.display())))
 }
 
 fn make_directory(path: &Path) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! A child of the builder inside the sandbox.
 //!
-//! The child is the builder's own, so that it can be waited for, stopped and continued like any other; an intermediate
-//! process enters the namespaces, forks it beside itself and ends. Never used with several threads.
+//! The child is the builder's own, so that it can be waited for, stopped and continued like any other. For an ordinary
+//! user an intermediate process enters the namespaces, forks it beside itself and ends. Never used with several threads.
 
 use std::{
     os::fd::{AsRawFd as _, OwnedFd},
@@ -9,6 +9,7 @@ use std::{
 };
 
 use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
     io::Errno,
     pipe::{PipeFlags, pipe_with},
     process::{Pid, WaitOptions, waitpid},
@@ -16,6 +17,7 @@ use rustix::{
 use tentative_sys::kin::{Cloned, Namespaces, clone_beside, clone_into, exit_now, setns_raw};
 
 use super::Sandbox;
+use crate::files::plan::Privilege;
 
 /// A process inside.
 #[derive(Debug)]
@@ -51,6 +53,39 @@ impl Sandbox {
     /// # Errors
     /// See [`SpawnError`].
     pub fn spawn(&self, act: impl FnOnce() -> i32) -> Result<Spawned, SpawnError> {
+        match self.privilege {
+            Privilege::Root => self.spawn_directly(act),
+            Privilege::User => self.spawn_beside(act),
+        }
+    }
+
+    /// A privileged builder may make children in a pid namespace that its user namespace owns: one fork less.
+    fn spawn_directly(&self, act: impl FnOnce() -> i32) -> Result<Spawned, SpawnError> {
+        let own = openat(CWD, "/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(SpawnError::Hold)?;
+        let pids = if self.namespaces.contains(Namespaces::PID) { Namespaces::PID } else { Namespaces::NONE };
+        let enter = |fd: &OwnedFd, namespaces: Namespaces| match namespaces {
+            Namespaces::NONE => Ok(()),
+            namespaces => setns_raw(fd.as_raw_fd(), namespaces),
+        };
+        enter(&self.pidfd, pids).map_err(SpawnError::Enter)?;
+        let cloned = clone_into(Namespaces::NONE);
+        if let Ok(Cloned::Child) = cloned {
+            let entered = enter(&self.pidfd, self.namespaces.except(Namespaces::PID));
+            exit_now(match entered {
+                Ok(()) => catch_unwind(AssertUnwindSafe(act)).unwrap_or(125),
+                Err(_) => 125,
+            });
+        }
+        // Later children are for the builder's own pid namespace again.
+        enter(&own, pids).map_err(SpawnError::Enter)?;
+        match cloned.map_err(SpawnError::Fork)? {
+            Cloned::Parent { pid, pidfd } => Ok(Spawned { pid, pidfd }),
+            Cloned::Child => exit_now(125),
+        }
+    }
+
+    fn spawn_beside(&self, act: impl FnOnce() -> i32) -> Result<Spawned, SpawnError> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(SpawnError::Pipe)?;
         let between = match clone_into(Namespaces::NONE).map_err(SpawnError::Fork)? {
             Cloned::Child => exit_now(enter(self, &writer, act)),

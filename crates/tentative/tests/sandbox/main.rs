@@ -10,7 +10,8 @@
 mod build;
 mod program;
 mod runner;
+mod speed;
 
 fn main() -> std::process::ExitCode {
-    runner::run(&[("build", build::TESTS), ("program", program::TESTS)])
+    runner::run(&[("build", build::TESTS), ("program", program::TESTS), ("speed", speed::TESTS)])
 }
