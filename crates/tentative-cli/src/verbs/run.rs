@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::io::Errno;
+use rustix::{io::Errno, process::Signal};
 use tentative::{
     layer::LayerSet,
     policy::Policy,
@@ -58,6 +58,10 @@ pub(crate) fn run(arguments: &Arguments, policy: Policy, streams: &Streams) -> R
             return Err(error.into());
         }
     };
+    if streams.error_is_terminal() && ended.how == How::Signalled(Signal::INT.as_raw()) {
+        // The terminal has printed ^C where the cursor was.
+        streams.say("\n");
+    }
     streams.say(&summary::report(&ended.record, Detail::Brief, streams.err));
     if ended.timed_out {
         streams.say("its time was over, so it was ended\n");
