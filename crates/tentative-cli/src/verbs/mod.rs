@@ -8,5 +8,4 @@ pub(crate) mod pathways;
 pub(crate) mod probe;
 pub(crate) mod recover;
 pub(crate) mod rollback;
-pub(crate) mod run;
 pub(crate) mod show;

@@ -5,11 +5,13 @@
 //! except where its number means another one outside.
 
 mod groups;
+mod ipc;
 mod signals;
 mod terminal;
 mod waiting;
 
 pub(crate) use groups::{getpgid, getppid, getsid, setpgid};
-pub(crate) use signals::{kill, pidfd_open, signal_one};
+pub(crate) use ipc::use_ipc;
+pub(crate) use signals::{kill, pidfd_open, reach_process, signal_one};
 pub(crate) use terminal::ioctl;
 pub(crate) use waiting::{wait4, waitid};

@@ -34,8 +34,20 @@ pub(crate) fn pidfd_open(call: &mut Call<'_>) -> Outcome {
     if call.scope.has_process(target) || !exists_outside(target) {
         return Outcome::CONTINUE;
     }
-    call.blocked(format!("pid {target}"), Errno::PERM, None);
+    call.blocked(format!("pid {target}{}", name_of(target)), Errno::PERM, None);
     Outcome::error(Errno::PERM)
+}
+
+/// A call that names a process to look into or to set something of: one outside is not there, as the kernel says too.
+pub(crate) fn reach_process(call: &mut Call<'_>, argument: usize) -> Outcome {
+    let target = call.int(argument);
+    let by_user = call.pathway.name == "setpriority" && call.int(0) == 2;
+    if target <= 0 || by_user || call.scope.has_process(target) || !exists_outside(target) {
+        return Outcome::CONTINUE;
+    }
+    let described = format!("pid {target}{}", name_of(target));
+    call.blocked(described, Errno::SRCH, None);
+    Outcome::error(Errno::SRCH)
 }
 
 fn to_process(call: &mut Call<'_>, target: i32, signal: i32) -> Outcome {

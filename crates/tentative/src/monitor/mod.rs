@@ -352,10 +352,13 @@ fn ask(call: &mut Call<'_>) -> Outcome {
         "getsid" => kin::getsid(call),
         "setpgid" => kin::setpgid(call),
         "ioctl" => kin::ioctl(call),
-        "shmget" | "semget" | "msgget" | "mq_open" => {
-            *call.used_ipc = true;
-            Outcome::CONTINUE
+        "ptrace" | "setpriority" | "ioprio_set" => kin::reach_process(call, 1),
+        "process_vm_readv" | "process_vm_writev" | "prlimit64" | "migrate_pages" | "move_pages"
+        | "sched_setparam" | "sched_setscheduler" | "sched_setaffinity" | "sched_setattr" => {
+            kin::reach_process(call, 0)
         }
+        "kcmp" => kin::reach_process(call, if call.scope.has_process(call.int(0)) { 1 } else { 0 }),
+        "shmget" | "semget" | "msgget" | "mq_open" => kin::use_ipc(call),
         "rename" | "renameat" | "renameat2" => rename::rename(call),
         "mknod" | "mknodat" => refuse::device_node(call),
         "prctl" => Outcome::error(Errno::INVAL),

@@ -9,9 +9,15 @@
 
 mod build;
 mod program;
+mod reach;
 mod runner;
 mod speed;
 
 fn main() -> std::process::ExitCode {
-    runner::run(&[("build", build::TESTS), ("program", program::TESTS), ("speed", speed::TESTS)])
+    runner::run(&[
+        ("build", build::TESTS),
+        ("program", program::TESTS),
+        ("reach", reach::TESTS),
+        ("speed", speed::TESTS),
+    ])
 }
