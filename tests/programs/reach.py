@@ -128,7 +128,58 @@ def key():
     syscall(248, ctypes.c_char_p(b"user"), ctypes.c_char_p(b"tentative-test"), ctypes.c_char_p(b"x"), 1, -2)
 
 
+def without_waiting():
+    import asyncio
+
+    async def connect():
+        _reader, writer = await asyncio.open_connection("127.0.0.1", P["tcp"])
+        writer.close()
+        await writer.wait_closed()
+
+    asyncio.run(connect())
+
+
+def serve():
+    """Takes one connection on a port that nobody outside has."""
+    with socket.create_server(("127.0.0.1", P["free"])) as s:
+        s.settimeout(5)
+        connection, _ = s.accept()
+        connection.sendall(b"served")
+        connection.close()
+
+
+def fetch():
+    """Connects to that port until somebody answers."""
+    for _ in range(100):
+        try:
+            with socket.create_connection(("127.0.0.1", P["free"]), 5) as s:
+                answer = s.recv(10)
+                break
+        except OSError:
+            time.sleep(0.05)
+    else:
+        raise OSError(errno.ECONNREFUSED, "nobody serves")
+    assert answer == b"served", answer
+
+
+def both_sides():
+    """A server and a client inside: nothing crosses."""
+    with socket.create_server(("127.0.0.1", 0)) as s, socket.create_connection(s.getsockname()) as c:
+        c.sendall(b"x")
+        assert s.accept()[0].recv(1) == b"x"
+
+
+def far():
+    """An address that no machine has (RFC 5737)."""
+    stream(socket.AF_INET, ("192.0.2.1", 80))
+
+
 ATTEMPTS = {
+    "without_waiting": without_waiting,
+    "serve": serve,
+    "fetch": fetch,
+    "both_sides": both_sides,
+    "far": far,
     # files
     "create": lambda: write("created", "w"),
     "append": lambda: write("changed", "a"),
@@ -143,6 +194,7 @@ ATTEMPTS = {
     "shared_mapping": shared_mapping,
     # kin
     "signal": lambda: os.kill(P["victim"], SIGUSR1),
+    "signal_0": lambda: os.kill(P["victim"], 0),
     "signal_group": lambda: os.killpg(P["victim"], SIGUSR1),
     "signal_thread": lambda: syscall(234, P["victim"], P["victim"], SIGUSR1),
     "queue_signal": queue_signal,

@@ -7,7 +7,9 @@
     reason = "tests, which the lints do not see without the harness"
 )]
 
+mod allow;
 mod build;
+mod killed;
 mod program;
 mod reach;
 mod runner;
@@ -15,7 +17,9 @@ mod speed;
 
 fn main() -> std::process::ExitCode {
     runner::run(&[
+        ("allow", allow::TESTS),
         ("build", build::TESTS),
+        ("killed", killed::TESTS),
         ("program", program::TESTS),
         ("reach", reach::TESTS),
         ("speed", speed::TESTS),

@@ -135,7 +135,7 @@ impl Drop for Outside {
 }
 
 /// Not a shim that searches for versions.
-const PYTHON: &str = "/usr/bin/python3";
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
 pub(crate) fn options(name: &str, parameters: &str) -> ProgramOptions {
     let script = programs().join("reach.py");
