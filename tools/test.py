@@ -112,7 +112,7 @@ def run_suite(suite: Suite, who: str, run, scratch: Path) -> bool:
         variables["TENTATIVE_THOROUGH"] = "1"
     well = True
     for command, cwd in rust_commands(suite) if suite.only != "python" else []:
-        say(f"Rust tests as {who}")
+        say(f"Rust tests as {who}: {Path(command[0]).name}")
         well &= run(command, cwd, variables) == 0
     for command, cwd in python_commands(suite) if suite.only != "rust" else []:
         say(f"Python tests as {who}")
