@@ -109,7 +109,7 @@ class Transaction:
         def objects() -> ObjectChanges:
             assert self._before is not None
             found[:] = find(self._before)
-            return ObjectChanges(resolve(self._before, found, in_origin=False))
+            return ObjectChanges(resolve(self._before, found))
 
         return Changes(lambda: "[]", lambda: dict(branch.memory()), objects)
 
@@ -268,7 +268,7 @@ class Transaction:
     def _commit(self) -> None:
         branch = self._inside()
         found = None if self._before is None else find(self._before)
-        known = () if found is None or self._before is None else resolve(self._before, found, in_origin=False)
+        known = () if found is None or self._before is None else resolve(self._before, found)
         try:
             committed = branch.commit()
         except CommitRefused as refused:
@@ -325,7 +325,7 @@ class Transaction:
                 refusal = Conflict if ending.conflict else CommitRefused
                 outcome.exception = refusal(ending.refused, getattr(ended, "pending_id", None))
             if self._before is not None:
-                objects = ObjectChanges(resolve(self._before, ending.found, in_origin=True))
+                objects = ObjectChanges(resolve(self._before, ending.found))
         elif cause != "asked":
             outcome.exception = self._reason(cause, number)
         self._fill(outcome, ended.report, ended.duration, objects)

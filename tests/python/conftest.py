@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import tentative
 
 #: Layers 1 to 4 alone: what a test of the interpreter's own state needs.
 MEMORY = {"without": ("files", "kin", "world")}
@@ -13,6 +14,15 @@ MEMORY = {"without": ("files", "kin", "world")}
 def memory():
     """Options of a transaction that contains memory, threads, objects and process state."""
     return dict(MEMORY)
+
+
+@pytest.fixture
+def everything():
+    """Options of a transaction that contains every layer."""
+    outcome = tentative.run(int)
+    if outcome.containment.extent != "full" or outcome.exception is not None:
+        pytest.fail(f"this machine cannot contain everything: {outcome.containment}, {outcome.exception}")
+    return {}
 
 
 def children():

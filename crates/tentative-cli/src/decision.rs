@@ -4,6 +4,7 @@
 
 use tentative::{
     files::stage::{StageError, StageOptions, stage},
+    program::output,
     store::{Id, Transaction},
     verdict::Judgement,
 };
@@ -52,6 +53,12 @@ pub(crate) fn commit(transaction: Transaction) -> Result<(), Box<Refused>> {
                 .context(format!("{id} is committed, but not all is in place")),
         )
     })?;
+    // The program's output is part of what was decided; a reader that went away changes nothing about the files.
+    if let Err(error) = output::deliver(applied.transaction().dir())
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        return Err(unfinished(CommandError::from(error).context("cannot deliver the held output")));
+    }
     applied.finish().map_err(|error| {
         unfinished(
             CommandError::from(error).context(format!("{id} is committed, but its remains are still there")),

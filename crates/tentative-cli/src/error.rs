@@ -3,7 +3,7 @@
 //! Kinds are few and documented (docs/reference/command-line.md); every error of the library is given one in `From`
 //! impls beside the verbs that meet it.
 
-use std::{error::Error, fmt, io};
+use std::{fmt, io};
 
 use tentative_report::paint::Palette;
 
@@ -133,18 +133,6 @@ impl From<io::Error> for CommandError {
         let kind = if error.kind() == io::ErrorKind::BrokenPipe { Kind::BrokenPipe } else { Kind::Internal };
         CommandError::new(kind, error)
     }
-}
-
-/// Finds an error of a type in a chain of sources.
-pub(crate) fn source_of<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    let mut next: Option<&'a (dyn Error + 'static)> = Some(error);
-    while let Some(current) = next {
-        if let Some(found) = current.downcast_ref::<T>() {
-            return Some(found);
-        }
-        next = current.source();
-    }
-    None
 }
 
 #[cfg(test)]

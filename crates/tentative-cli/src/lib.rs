@@ -5,17 +5,13 @@
 
 #![forbid(unsafe_code)]
 
-#[expect(dead_code, reason = "run uses the rest of it, which lands next")]
 pub mod arguments;
 mod decision;
 mod difference;
-#[expect(dead_code, reason = "run uses the rest of it, which lands next")]
 mod error;
 mod probes;
-#[expect(dead_code, reason = "run uses the rest of it, which lands next")]
 mod question;
 mod selection;
-#[expect(dead_code, reason = "run uses the rest of it, which lands next")]
 mod streams;
 mod values;
 mod verbs;
@@ -63,10 +59,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(
     arguments: Arguments,
-    _policy: tentative::policy::Policy,
+    policy: tentative::policy::Policy,
     streams: &Streams,
 ) -> Result<End, CommandError> {
     match arguments.verb {
+        Verb::Run(arguments) => verbs::run::run(&arguments, policy, streams),
         Verb::List(arguments) => verbs::list::run(&arguments, streams),
         Verb::Show(arguments) => verbs::show::run(&arguments, streams),
         Verb::Diff(arguments) => verbs::diff::run(&arguments, streams),

@@ -45,9 +45,14 @@ impl Streams {
 
     /// Writes to standard error.
     pub(crate) fn say(&self, text: &str) {
+        self.say_bytes(text.as_bytes());
+    }
+
+    /// Writes to standard error, byte for byte.
+    pub(crate) fn say_bytes(&self, bytes: &[u8]) {
         let mut stderr = io::stderr().lock();
         // Nobody is left to be told when this fails.
-        let _ = stderr.write_all(text.as_bytes());
+        let _ = stderr.write_all(bytes);
         let _ = stderr.flush();
     }
 

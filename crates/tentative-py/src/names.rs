@@ -2,7 +2,7 @@
 //!
 //! It reads dictionaries with borrowed references and never touches the objects in them: a single reference count
 //! changed in each would copy most of the heap's pages after a clone. Invariant: an address is turned into an object
-//! again only by `old`, whose caller vouches that the object lives.
+//! again only by `old`, which checks that the object lives.
 
 use std::collections::HashMap;
 
@@ -132,7 +132,7 @@ fn namespaces(modules: &Bound<'_, PyDict>, given: &[Bound<'_, PyDict>]) -> Vec<(
 }
 
 fn owned(py: Python<'_>, object: *mut ffi::PyObject) -> Py<PyAny> {
-    // SAFETY: wants a live object; callers pass borrowed references of items of a live dictionary.
+    // SAFETY: wants a live object; callers pass items of a live dictionary, or of one whose objects are kept.
     let object = unsafe { Bound::from_borrowed_ptr(py, object) };
     object.unbind()
 }
@@ -213,22 +213,31 @@ impl Names {
         rows
     }
 
-    /// Whether the old name and value with that index are kept alive.
-    fn is_kept(&self, index: usize) -> bool {
-        self.space_of(index).is_some_and(|space| self.kept.contains_key(&space.dict))
-    }
-
     /// The addresses of the old name and value with that index.
     fn addresses(&self, index: usize) -> Option<(usize, usize)> {
         self.bindings.get(index).map(|binding| (binding.name, binding.value))
     }
 
-    /// The old name and value with that index; the caller vouches that they live (`is_kept`, or this is the origin,
-    /// which has run nothing since they were noted).
-    fn old(&self, py: Python<'_>, index: usize) -> Option<(Py<PyAny>, Py<PyAny>)> {
-        let binding = self.bindings.get(index)?;
+    /// The old name and value with that index, if they live for certain: they are kept, or bound like that now, as
+    /// in the origin after a rollback.
+    fn old(
+        &self,
+        py: Python<'_>,
+        index: usize,
+        modules: &Bound<'_, PyDict>,
+        given: Vec<Bound<'_, PyDict>>,
+    ) -> Option<(Py<PyAny>, Py<PyAny>)> {
+        let (binding, space) = (self.bindings.get(index)?, self.space_of(index)?);
+        let mut lives = self.kept.contains_key(&space.dict);
+        if !lives {
+            let namespaces = namespaces(modules, &given);
+            let (_, dict) = namespaces.iter().find(|(_, dict)| *dict as usize == space.dict)?;
+            each_item(*dict, |name, value| {
+                lives |= *binding == Binding { name: name as usize, value: value as usize };
+            });
+        }
         let object = |address: usize| owned(py, std::ptr::with_exposed_provenance_mut(address));
-        Some((object(binding.name), object(binding.value)))
+        lives.then(|| (object(binding.name), object(binding.value)))
     }
 
     /// How many names were noted.

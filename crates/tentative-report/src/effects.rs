@@ -51,6 +51,10 @@ pub fn render(effects: &[Effect], detail: Detail, palette: Palette) -> String {
         groups.entry((rank, effect.layer)).or_default().push(effect);
     }
     let limit = if detail == Detail::Brief { BRIEF_LINES } else { usize::MAX };
+    if detail == Detail::Brief {
+        // Counted above; what stayed inside or was only seen needs no decision.
+        groups.retain(|_, group| !group.iter().all(|effect| is_harmless(effect.class)));
+    }
     for group in groups.values() {
         for effect in group.iter().take(limit) {
             line(effect, palette, &mut text);
@@ -70,9 +74,17 @@ pub fn render(effects: &[Effect], detail: Detail, palette: Palette) -> String {
     text
 }
 
+const fn is_harmless(class: Class) -> bool {
+    matches!(class, Class::Contained | Class::Observed | Class::Shown)
+}
+
 fn line(effect: &Effect, palette: Palette, text: &mut String) {
     let head = palette.class(effect.class, &format!("  {:<11} ", effect.class.name()));
-    let mut notes = vec![format!("{}[{}]", printable(&effect.program), effect.pid)];
+    // A pid of 0 is nobody inside: it was found out before the program ran.
+    let mut notes = match effect.pid {
+        0 => Vec::new(),
+        pid => vec![format!("{}[{pid}]", printable(&effect.program))],
+    };
     if effect.count > 1 {
         notes.push(format!("{} times", count(effect.count)));
     }
@@ -81,13 +93,15 @@ fn line(effect: &Effect, palette: Palette, text: &mut String) {
     } else if effect.decision == Decision::Denied && effect.class != Class::Blocked {
         notes.push("denied".to_owned());
     }
-    text.push_str(&format!(
-        "{head}{:<7} {} {}  {}\n",
+    let line = format!(
+        "{head}{:<7} {} {}  {}",
         effect.layer.name(),
         printable(&effect.operation),
         printable(&effect.target),
         palette.faint(&notes.join(", "))
-    ));
+    );
+    text.push_str(line.trim_end());
+    text.push('\n');
     if let Some(frame) = effect.stack.as_ref().and_then(|stack| stack.first()) {
         text.push_str(&palette.faint(&format!(
             "              at {}:{} in {}",

@@ -94,10 +94,14 @@ pub fn of_effect(effect: &Effect) -> String {
         .errno
         .filter(|&number| number != 0)
         .map_or_else(String::new, |number| format!(" and gave the program the error \"{}\"", errno(number)));
+    let who = match effect.pid {
+        // Found out before the program ran.
+        0 => "The start".to_owned(),
+        pid => format!("{} (process {pid})", printable(&effect.program)),
+    };
     format!(
-        "{} (process {}) called {} on {}{times}, {how}{error}.",
-        printable(&effect.program),
-        effect.pid,
+        "{} called {} on {}{times}, {how}{error}.",
+        who,
         printable(&effect.operation),
         printable(&effect.target),
     )

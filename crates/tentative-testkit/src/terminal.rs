@@ -41,7 +41,7 @@ impl Terminal {
         let output = command.output().expect("tmux is there");
         assert!(output.status.success(), "tmux starts: {output:?}");
         let terminal = Terminal { socket };
-        terminal.wait_for("$ ");
+        terminal.wait_until("a prompt", |screen| screen.trim() == "$");
         terminal
     }
 
@@ -63,12 +63,6 @@ impl Terminal {
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
-    /// Clears the screen, so that what is waited for next is new.
-    pub fn clear(&self) {
-        self.type_line("clear");
-        self.wait_until("a clear screen", |screen| screen.trim() == "$");
-    }
-
     /// Waits until a text is on the screen.
     ///
     /// # Panics
@@ -76,6 +70,15 @@ impl Terminal {
     /// When it does not come.
     pub fn wait_for(&self, text: &str) {
         self.wait_until(text, |screen| screen.contains(text));
+    }
+
+    /// Waits until a line of the screen is this text, and nothing but it.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come.
+    pub fn wait_for_line(&self, text: &str) {
+        self.wait_until(text, |screen| screen.lines().any(|line| line.trim_end() == text));
     }
 
     /// Waits until the screen is as it should be; `what` says how.

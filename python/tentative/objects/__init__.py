@@ -8,7 +8,8 @@ ends it compares. What a name's old object looked like is asked where it still i
 What it never does: call code of the objects it describes (``describe``). What it cannot tell is in ``gaps``.
 """
 
+from . import gaps
 from .capture import Before
 from .changes import Found, ObjectChanges, find, resolve
 
-__all__ = ["Before", "Found", "ObjectChanges", "find", "resolve"]
+__all__ = ["Before", "Found", "ObjectChanges", "find", "gaps", "resolve"]

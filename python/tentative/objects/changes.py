@@ -148,23 +148,28 @@ def _environment(old: dict[bytes, bytes], new: dict[bytes, bytes]) -> Iterator[F
         yield Found("os.environ", kind, os.fsdecode(name), old_text, new_text)
 
 
-def resolve(before: Before, found: Sequence[Found], *, in_origin: bool) -> list[Found]:
+def resolve(before: Before, found: Sequence[Found]) -> list[Found]:
     """Puts names and values from before into what was found.
 
-    In the origin, which has run nothing since, the noted addresses are good. In the branch (and after a commit) only
-    those of objects that are known to be alive are.
+    In the origin after a rollback the old bindings are those of now, so every one is known. In the branch, and after a
+    commit, only objects that are known to be alive are.
     """
-    if not any(each.index is not None for each in found):
-        return list(found)
-    alive = None if in_origin else _alive()
-    return [each if each.index is None else _with_before(before, each, alive) for each in found]
+    alive: dict[int, Any] = {}
+    resolved = []
+    for each in found:
+        if each.index is not None:
+            old = before.names.old(each.index, sys.modules, before.spaces)
+            if old is not None:
+                each = replace(each, name=str(old[0]), before=describe(old[1]), index=None)
+            else:
+                alive = alive or _alive()
+                each = _from_the_living(before, each, alive)
+        resolved.append(each)
+    return resolved
 
 
-def _with_before(before: Before, each: Found, alive: dict[int, Any] | None) -> Found:
+def _from_the_living(before: Before, each: Found, alive: dict[int, Any]) -> Found:
     assert each.index is not None
-    if alive is None or before.names.is_kept(each.index):
-        name, value = before.names.old(each.index)
-        return replace(each, name=str(name), before=describe(value), index=None)
     name_at, value_at = before.names.addresses(each.index)
     name = each.name if each.name is not None else alive.get(name_at)
     value = alive.get(value_at)

@@ -8,4 +8,5 @@ pub(crate) mod pathways;
 pub(crate) mod probe;
 pub(crate) mod recover;
 pub(crate) mod rollback;
+pub(crate) mod run;
 pub(crate) mod show;

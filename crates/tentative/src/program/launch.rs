@@ -22,7 +22,7 @@ use rustix::{
     process::{Resource, Rlimit, chdir, getpid, setpgid, setrlimit},
 };
 use tentative_sys::{
-    kin::{drop_capabilities_raw, send_fd_raw},
+    kin::{drop_capabilities_raw, reset_signals, send_fd_raw},
     world::{Instruction, install_filter_raw},
 };
 
@@ -121,6 +121,8 @@ impl Launch<'_> {
             let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
             setrlimit(Resource::As, limit).map_err(at(LaunchStep::Limit))?;
         }
+        // The runner blocks what it passes on; a mask would outlive the execution.
+        reset_signals(true);
         let mut command = Command::new(self.program);
         command.args(&self.options.argv[1..]).env("TENTATIVE_ID", &self.id);
         drop_capabilities_raw(self.capabilities).map_err(at(LaunchStep::Capabilities))?;

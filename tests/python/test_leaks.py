@@ -1,0 +1,46 @@
+"""A thousand transactions in a row leave nothing behind: no descriptor, mapping, process or growth."""
+
+import gc
+import os
+from pathlib import Path
+
+import tentative
+from conftest import children
+
+
+def state():
+    mappings = [
+        line.split()[5:] or ["anonymous"] for line in Path("/proc/self/maps").read_text().splitlines()
+    ]
+    return sorted(os.listdir("/proc/self/fd")), children(), len(mappings)
+
+
+def resident_kb():
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+
+def test_a_thousand_transactions_leave_nothing(memory):
+    numbers = []
+
+    def some(count):
+        for number in range(count):
+            with tentative.transaction(**memory) as tx:
+                numbers.append(number)
+                if number % 2:
+                    tx.rollback(number)
+            if number % 100 == 0:
+                tentative.exec("import os; os._exit(1)", {}, **memory)
+                tentative.exec("1/0", {}, **memory)
+
+    some(20)
+    gc.collect()
+    before, size = state(), resident_kb()
+    some(1000)
+    gc.collect()
+    after = state()
+    assert after[:2] == before[:2]
+    # The heap may grow by a mapping or two on its own account, not by one in each transaction.
+    assert abs(after[2] - before[2]) < 20, (before[2], after[2])
+    assert resident_kb() - size < 20_000
+    assert len(numbers) == 510

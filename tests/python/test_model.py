@@ -1,0 +1,98 @@
+"""The same random program, run plainly and in transactions, leaves the same state; taken back, the state before."""
+
+import os
+import sys
+
+import hypothesis
+import tentative
+from hypothesis import strategies
+from model import MEMORY_OPERATIONS, MODULES, World, run
+
+THOROUGH = bool(os.environ.get("TENTATIVE_THOROUGH"))
+
+
+def programs(operations):
+    step = strategies.tuples(strategies.sampled_from(operations), strategies.integers(0, 200))
+    return strategies.lists(step, min_size=1, max_size=30)
+
+
+SETTINGS = hypothesis.settings(
+    max_examples=300 if THOROUGH else 40,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+
+
+def in_a_child(work):
+    """Gives what the work returns, in a process of its own, so that no two runs share modules or an environment."""
+    import pickle
+
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(reader)
+            with open(writer, "wb") as pipe:
+                pickle.dump(work(), pipe)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        data = pipe.read()
+    assert os.waitpid(pid, 0)[1] == 0, "the process failed"
+    return pickle.loads(data)
+
+
+def fresh(directory, prelude):
+    for name in MODULES:
+        sys.modules.pop(name, None)
+    for entry in directory.iterdir():
+        entry.unlink()
+    world = World(directory)
+    run(world, prelude)
+    return world
+
+
+def check(directory, options, prelude, program):
+    """Compares the three ways of running one program after the same prelude."""
+
+    def plainly():
+        world = fresh(directory, prelude)
+        before = world.picture()
+        run(world, program)
+        return before, world.picture()
+
+    def transacted():
+        world = fresh(directory, prelude)
+        with tentative.transaction(**options) as tx:
+            run(world, program)
+            tx.rollback()
+        taken_back = world.picture()
+        with tentative.transaction(**options) as tx:
+            run(world, program)
+        assert tx.outcome.committed
+        return taken_back, world.picture()
+
+    before, after = in_a_child(plainly)
+    taken_back, committed = in_a_child(transacted)
+    assert taken_back == before, "a rollback leaves the state before"
+    assert committed == after, "a commit leaves the state of a plain run"
+
+
+def test_memory_model(memory, tmp_path):
+    @SETTINGS
+    @hypothesis.given(programs(MEMORY_OPERATIONS), programs(MEMORY_OPERATIONS))
+    def property_of_programs(prelude, program):
+        check(tmp_path, memory, prelude, program)
+
+    property_of_programs()
+
+
+def test_the_model_notices_a_difference(tmp_path):
+    """The picture would show a transaction that does nothing, or that cannot take anything back."""
+    one, other = World(tmp_path), World(tmp_path)
+    run(other, [(MEMORY_OPERATIONS[0], 1)])
+    assert one.picture() != other.picture()
