@@ -89,7 +89,11 @@ def main():
         files = hashlib.sha256()
         for path in sorted(BASE.rglob("*")):
             status = path.lstat()
-            files.update(repr((str(path), status.st_mode, status.st_size, status.st_mtime_ns, status.st_nlink)).encode())
+            files.update(
+                repr(
+                    (str(path), status.st_mode, status.st_size, status.st_mtime_ns, status.st_nlink)
+                ).encode()
+            )
             if path.is_file() and not path.is_symlink():
                 files.update(path.read_bytes())
                 files.update(repr([(n, os.getxattr(path, n)) for n in os.listxattr(path)]).encode())
@@ -107,7 +111,18 @@ def main():
 
     os.environ.pop("TENTATIVE_ID", None)
     ports = {name: sockets[name].getsockname()[1] for name in ("tcp", "tcp6", "udp")}
-    print(json.dumps({"base": str(BASE), "victim": victim.pid, "address": address, "key": KEY, "pid": os.getpid(), **ports}))
+    print(
+        json.dumps(
+            {
+                "base": str(BASE),
+                "victim": victim.pid,
+                "address": address,
+                "key": KEY,
+                "pid": os.getpid(),
+                **ports,
+            }
+        )
+    )
     sys.stdout.flush()
     try:
         for _ in sys.stdin:
