@@ -31,8 +31,8 @@ impl Ended {
             Cause::OutOfMemory => ("out of memory", None),
             Cause::MonitorLost => ("monitor lost", None),
         };
-        let report = Py::new(py, Report::of(ended.report))?;
-        Ok(Ended { cause, payload: ended.payload, report, duration: ended.duration.as_secs_f64() })
+        let report = Py::new(py, Report::of(ended.report.clone()))?;
+        Ok(Ended { cause, payload: ended.payload.clone(), report, duration: ended.duration.as_secs_f64() })
     }
 }
 
