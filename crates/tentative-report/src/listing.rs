@@ -68,7 +68,11 @@ fn cells(row: &Row, now_ns: u64) -> [String; 7] {
     [
         row.id.clone(),
         summary::state(row.state).to_owned(),
-        age(Duration::from_nanos(now_ns.saturating_sub(row.started_ns))),
+        match row.started_ns {
+            // Its record is not there, or not readable.
+            0 => "-".to_owned(),
+            started_ns => age(Duration::from_nanos(now_ns.saturating_sub(started_ns))),
+        },
         bytes(row.size_bytes),
         count(row.changes),
         row.exit_status.map_or_else(|| "-".to_owned(), |status| status.to_string()),
@@ -103,14 +107,14 @@ mod tests {
             state: State::Pending,
             program: program.iter().map(|&word| word.to_owned()).collect(),
             exit_status: Some(0),
-            started_ns: 0,
+            started_ns: 1,
             size_bytes,
             changes: 3,
             effects: 0,
         };
         let rows = [row("0123abcd", 12, &["true"]), row("89abcdef", 31_400_000, &["sh", "-c", "a b"])];
         assert_eq!(
-            table(&rows, 7_200_000_000_000, Palette::PLAIN),
+            table(&rows, 7_200_000_000_001, Palette::PLAIN),
             "ID        STATE    AGE   SIZE  CHANGES  STATUS  PROGRAM\n\
              0123abcd  pending  2 h   12 B        3       0  true\n\
              89abcdef  pending  2 h  31 MB        3       0  sh -c 'a b'\n"

@@ -13,12 +13,14 @@ use std::{
 
 use rustix::{io::Errno, process::Signal};
 use tentative::{
+    containment::Containment,
     layer::LayerSet,
     policy::Policy,
     program::{self, Ended, How, LaunchStep, ProgramOptions, RunError, output},
-    record::{Record, State},
+    record::{FORMAT, Record, State},
     store::Transaction,
     transaction::Output,
+    verdict::Verdict,
 };
 use tentative_report::{Detail, changes, json, summary};
 
@@ -50,12 +52,12 @@ pub(crate) fn run(arguments: &Arguments, policy: Policy, streams: &Streams) -> R
         timeout: arguments.timeout,
         memory_limit: arguments.memory_limit,
     };
-    let ended = match program::run(&options, &mut transaction) {
+    let ended = match start(&options, &mut transaction) {
         Ok(ended) => ended,
         Err(error) => {
             // The first error is the one to tell; what cannot be removed now is removed by the next start.
             let _ = transaction.discard();
-            return Err(error.into());
+            return Err(error);
         }
     };
     if streams.error_is_terminal() && ended.how == How::Signalled(Signal::INT.as_raw()) {
@@ -77,6 +79,25 @@ pub(crate) fn run(arguments: &Arguments, policy: Policy, streams: &Streams) -> R
         Some(refused) => Err(refused),
         None => Ok(end(&ended)),
     }
+}
+
+/// Runs the program, after noting what runs for whoever lists the store meanwhile.
+fn start(options: &ProgramOptions, transaction: &mut Transaction) -> Result<Ended, CommandError> {
+    let containment = Containment::Full;
+    transaction.save_record(&Record {
+        format: FORMAT.to_owned(),
+        id: transaction.id().to_string(),
+        state: State::Running,
+        program: options.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        exit_status: None,
+        started_ns: selection::now_ns(),
+        duration_ns: 0,
+        changes: Vec::new(),
+        effects: Vec::new(),
+        verdict: Verdict::judge(&[], &containment, &[]),
+        containment,
+    })?;
+    Ok(program::run(options, transaction)?)
 }
 
 /// The mode that was asked for, or the one that fits the terminal.
@@ -251,7 +272,9 @@ impl From<RunError> for CommandError {
         const DOCTOR: &str = "'tentative doctor' finds out what this machine lacks";
         const FEWER: &str = "layers that can be gone without, by name: --without files,kin,world";
         match error {
-            RunError::Save(error) => error.into(),
+            RunError::Save(error) => {
+                CommandError::from(error).context("the program has ended, and its changes cannot be kept")
+            }
             RunError::Execute { program, source } => not_executed(&program, source),
             error @ (RunError::NoProgram | RunError::Directory(_)) => {
                 CommandError::new(Kind::Usage, error).hint("change to a directory that is there")

@@ -216,10 +216,9 @@ impl Transaction {
     }
 
     pub(crate) fn remove(&self) -> Result<(), StoreError> {
-        // A journal that is gone can no longer be rolled forward, and one in a half-removed directory must not be.
         crash::point("discard-begin");
-        if self.phase().is_ok_and(|phase| phase != Phase::Committed) {
-            self.set_phase(&Phase::Running)?;
+        if self.phase().is_ok_and(|phase| !matches!(phase, Phase::Running | Phase::Committed)) {
+            self.forget_phase()?;
         }
         self.remove_beside()?;
         for place in places(&self.dir) {
@@ -233,6 +232,15 @@ impl Transaction {
         tree::remove(&self.dir)?;
         crash::point("discard-done");
         Ok(())
+    }
+
+    /// What is half removed must not look pending after a crash. The phase is taken away and not written anew, since
+    /// that works on a full disk, too; without one, `recover` discards.
+    fn forget_phase(&self) -> Result<(), StoreError> {
+        let path = self.dir.join(PHASE);
+        fs::remove_file(&path)
+            .and_then(|()| fs::File::open(&self.dir)?.sync_all())
+            .map_err(|source| StoreError::Remove { path, source })
     }
 
     /// Notes a path beside a target, outside the store, that this transaction is going to make.
