@@ -12,7 +12,6 @@ pub mod files;
 pub mod journal;
 mod kin;
 pub mod layer;
-pub mod live;
 pub mod monitor;
 pub mod pathways;
 pub mod policy;

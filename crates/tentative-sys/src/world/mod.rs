@@ -7,5 +7,7 @@ mod socket;
 
 pub use filter::{Instruction, install_filter_raw, instructions_from_bytes, instructions_to_bytes};
 pub use loopback::loopback_up;
-pub use notify::{Answer, Notification, add_fd, is_waiting, receive, respond, wake_up_synchronously};
+pub use notify::{
+    Answer, Notification, add_fd, add_new_fd, is_waiting, receive, respond, wake_up_synchronously,
+};
 pub use socket::{SocketOption, copy_socket_options, descriptor_of, network_of};

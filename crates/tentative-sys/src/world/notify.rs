@@ -94,7 +94,7 @@ pub fn respond(listener: impl AsFd, id: u64, answer: Answer) -> Result<(), Errno
         Answer::Value(value) => Response { id, value, error: 0, flags: 0 },
         Answer::Error(error) => Response { id, value: 0, error: -error.raw_os_error(), flags: 0 },
     };
-    control(listener.as_fd(), SEND, (&raw const response) as usize)
+    control(listener.as_fd(), SEND, (&raw const response) as usize).map(|_| ())
 }
 
 /// Whether the call still waits: what was read through the caller's pid since then was really the caller's.
@@ -116,7 +116,17 @@ pub fn add_fd(
     let target_flags = if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 };
     let message =
         AddFd { id, flags: ADDFD_SETFD, source: fd.as_raw_fd() as u32, target: target as u32, target_flags };
-    control(listener.as_fd(), ADD_FD, (&raw const message) as usize)
+    control(listener.as_fd(), ADD_FD, (&raw const message) as usize).map(|_| ())
+}
+
+/// Installs a copy of `fd` in the caller, closed on exec, at a number that is free there, and says which.
+///
+/// # Errors
+/// `ENOENT` when the caller is gone, `EMFILE` when its limit is reached.
+pub fn add_new_fd(listener: impl AsFd, id: u64, fd: BorrowedFd<'_>) -> Result<RawFd, Errno> {
+    let source = fd.as_raw_fd() as u32;
+    let message = AddFd { id, flags: 0, source, target: 0, target_flags: libc::O_CLOEXEC as u32 };
+    control(listener.as_fd(), ADD_FD, (&raw const message) as usize).map(|number| number as RawFd)
 }
 
 /// Asks for the caller's and the monitor's processor to be shared, which halves the round trip (Linux 6.6).
@@ -124,16 +134,16 @@ pub fn add_fd(
 /// # Errors
 /// `EINVAL` on older kernels.
 pub fn wake_up_synchronously(listener: impl AsFd) -> Result<(), Errno> {
-    control(listener.as_fd(), SET_FLAGS, 1)
+    control(listener.as_fd(), SET_FLAGS, 1).map(|_| ())
 }
 
-fn control(listener: BorrowedFd<'_>, request: usize, argument: usize) -> Result<(), Errno> {
+fn control(listener: BorrowedFd<'_>, request: usize, argument: usize) -> Result<usize, Errno> {
     loop {
         let arguments = [listener.as_raw_fd() as usize, request, argument, 0, 0, 0];
         // SAFETY: the callers pass the struct that each request names, with the size that is encoded in it.
         match unsafe { trap(libc::SYS_ioctl, arguments) } {
             Err(Errno::INTR) => {}
-            other => return other.map(|_| ()),
+            other => return other,
         }
     }
 }

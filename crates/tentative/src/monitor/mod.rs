@@ -8,6 +8,7 @@
 mod caller;
 mod log;
 mod mounts;
+mod nested;
 mod refuse;
 mod rename;
 mod scope;
@@ -21,6 +22,7 @@ pub use caller::Caller;
 pub(crate) use caller::{CURRENT_DIRECTORY, parse_stat, read_at};
 pub use log::Log;
 pub(crate) use log::now_ns;
+pub use nested::Outer;
 pub use scope::{Origin, Scope};
 
 use rustix::{
@@ -58,6 +60,7 @@ pub struct Monitor {
     log: Log,
     listeners: Vec<Listener>,
     pending: VecDeque<Pending>,
+    nested: nested::Sessions,
     next_listener: u64,
     used_ipc: bool,
 }
@@ -174,6 +177,7 @@ impl Monitor {
             log: Log::default(),
             listeners: Vec::new(),
             pending: VecDeque::new(),
+            nested: nested::Sessions::default(),
             next_listener: 0,
             used_ipc: false,
         }
@@ -213,6 +217,7 @@ impl Monitor {
         let mut fds: Vec<PollFd<'_>> =
             listeners.map(|listener| PollFd::from_borrowed_fd(listener.fd.as_fd(), PollFlags::IN)).collect();
         fds.extend(self.pending.iter().map(|p| PollFd::from_borrowed_fd(p.socket.as_fd(), p.interest())));
+        fds.extend(self.nested.poll_fds());
         fds
     }
 
@@ -222,6 +227,7 @@ impl Monitor {
     /// What poll(2) says; callers that are gone are no error.
     pub fn dispatch(&mut self) -> Result<(), Errno> {
         self.finish_pending()?;
+        self.nested.hear(&self.rules);
         for index in 0..self.listeners.len() {
             // A bound, so that one busy program does not keep the others waiting for ever.
             for _ in 0..64 {
@@ -270,7 +276,8 @@ impl Monitor {
             Err(Errno::NOENT) => return Ok(true),
             Err(error) => return Err(error),
         };
-        match decide(&mut self.log, &self.rules, &mut self.used_ipc, listener, notification) {
+        match decide(&mut self.log, &self.rules, &mut self.used_ipc, &mut self.nested, listener, notification)
+        {
             // Whoever is gone needs no answer.
             Outcome::Now(answer) => {
                 let _gone = sys::respond(&listener.fd, notification.id, answer);
@@ -305,6 +312,7 @@ fn decide(
     log: &mut Log,
     rules: &Rules,
     used_ipc: &mut bool,
+    nested: &mut nested::Sessions,
     listener: &Listener,
     notification: Notification,
 ) -> Outcome {
@@ -312,12 +320,17 @@ fn decide(
     let known =
         pathways::is_native(&notification).then(|| pathways::by_number(notification.number)).flatten();
     let pathway = known.unwrap_or(pathways::unknown());
+    if pathway.name == "prctl" {
+        return nested.handshake(&notification, listener.fd.as_fd(), &caller, &listener.scope.origin);
+    }
+    let inner = nested.of(notification.tid as i32);
+    let (scope, rules, log) = inner.unwrap_or((&listener.scope, rules, log));
     let mut call = Call {
         notification,
         pathway,
         listener: listener.fd.as_fd(),
         listener_id: listener.id,
-        scope: &listener.scope,
+        scope,
         rules,
         log,
         caller,
@@ -361,7 +374,6 @@ fn ask(call: &mut Call<'_>) -> Outcome {
         "shmget" | "semget" | "msgget" | "mq_open" => kin::use_ipc(call),
         "rename" | "renameat" | "renameat2" => rename::rename(call),
         "mknod" | "mknodat" => refuse::device_node(call),
-        "prctl" => Outcome::error(Errno::INVAL),
         _ => mounts::change_mounts(call),
     }
 }

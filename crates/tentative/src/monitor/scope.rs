@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::{
-    fs::{AtFlags, Dir, DirEntry, Mode, OFlags, openat, statat},
+    fs::{AtFlags, CWD, Dir, DirEntry, Mode, OFlags, openat, statat},
     io::Errno,
     process::Pid,
 };
@@ -55,6 +55,14 @@ impl Scope {
             root: rustix::io::fcntl_dupfd_cloexec(sandbox.root(), 3)?,
             proc: rustix::io::fcntl_dupfd_cloexec(sandbox.proc(), 3)?,
         })
+    }
+
+    /// What is known about a sandbox that somebody else built, by its init.
+    pub(super) fn of_init(init: Pid, origin: Origin, without: LayerSet) -> Result<Scope, Errno> {
+        let number = init.as_raw_nonzero();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = |name: &str| openat(CWD, format!("/proc/{number}/{name}"), flags, Mode::empty());
+        Ok(Scope { init, main: 0, origin, without, root: open("root")?, proc: open("root/proc")? })
     }
 
     /// The sandbox's root directory.

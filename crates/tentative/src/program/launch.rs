@@ -26,6 +26,8 @@ use tentative_sys::{
     world::{Instruction, install_filter_raw},
 };
 
+use crate::monitor::Outer;
+
 use super::{ProgramOptions, inherited::Inherited, output::Held, terminal::Terminal};
 
 /// A step between the fork and the program.
@@ -87,6 +89,8 @@ pub(super) struct Launch<'a> {
     pub(super) id: String,
     pub(super) capabilities: u64,
     pub(super) inherited: &'a Inherited,
+    /// The monitor around this transaction, which serves it too.
+    pub(super) outer: Option<&'a Outer>,
 }
 
 impl Launch<'_> {
@@ -126,8 +130,14 @@ impl Launch<'_> {
         let mut command = Command::new(self.program);
         command.args(&self.options.argv[1..]).env("TENTATIVE_ID", &self.id);
         drop_capabilities_raw(self.capabilities).map_err(at(LaunchStep::Capabilities))?;
-        let listener = install_filter_raw(&self.filter).map_err(at(LaunchStep::Filter))?;
-        send_fd_raw(runner.as_raw_fd(), listener).map_err(at(LaunchStep::Listener))?;
+        match self.outer {
+            // Its filter is there already, and the kernel allows no second listener.
+            Some(outer) => outer.join().map_err(at(LaunchStep::Listener))?,
+            None => {
+                let listener = install_filter_raw(&self.filter).map_err(at(LaunchStep::Filter))?;
+                send_fd_raw(runner.as_raw_fd(), listener).map_err(at(LaunchStep::Listener))?;
+            }
+        }
         // The kernel makes a listener close-on-exec: it does not reach the program.
         let error: io::Error = command.exec();
         let errno = match Errno::from_io_error(&error) {

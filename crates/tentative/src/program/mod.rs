@@ -30,7 +30,7 @@ use tentative_sys::kin::receive_fd;
 use crate::{
     files::plan::{Plan, PlanError, Privilege},
     layer::{Layer, LayerSet},
-    monitor::{Monitor, Origin, Scope},
+    monitor::{Monitor, Origin, Outer, Scope},
     pathways,
     policy::Policy,
     sandbox::{Blueprint, Sandbox, SandboxError, SpawnError, make_point},
@@ -111,6 +111,9 @@ pub enum RunError {
     /// Waiting for the program failed.
     #[error("cannot watch the program")]
     Watch(#[source] Errno),
+    /// The monitor of the transaction around this one does not answer.
+    #[error("cannot reach the monitor of the transaction around this one")]
+    Outer(#[source] Errno),
     /// Held output could not be kept.
     #[error("cannot keep the program's output")]
     Hold(#[source] std::io::Error),
@@ -143,6 +146,7 @@ pub fn run(options: &ProgramOptions, transaction: &mut Transaction) -> Result<En
     };
     let sandbox = build(options, transaction, plan.as_ref(), privilege)?;
     let mut monitor = Monitor::new(&options.policy);
+    let outer = Outer::find(&options.policy).map_err(RunError::Outer)?;
     let inherited = inherited::Inherited::look(options.output == Output::Live);
     inherited.record(monitor.log_mut());
 
@@ -154,9 +158,14 @@ pub fn run(options: &ProgramOptions, transaction: &mut Transaction) -> Result<En
         id: transaction.id().to_string(),
         capabilities: sandbox.capabilities(),
         inherited: &inherited,
+        outer: outer.as_ref(),
     };
     let ended = supervise(&launch, &sandbox, &mut monitor, transaction)?;
     sandbox_leftovers(&sandbox, &mut monitor);
+    if let Some(outer) = &outer {
+        let effects = outer.effects().map_err(RunError::Outer)?;
+        effects.into_iter().for_each(|effect| monitor.log_mut().add(effect));
+    }
     let effects = monitor.effects();
     // It holds descriptors of the sandbox's mounts.
     drop(monitor);
@@ -208,8 +217,9 @@ fn supervise(
     let terminal = terminal::Terminal::open();
     let spawned = sandbox.spawn(|| launch.run(&theirs, terminal.as_ref(), held.as_ref()))?;
     drop(theirs);
-    let listener = receive_fd(&ours);
-    if let Ok(listener) = listener {
+    // Without one the launch has failed and says why, or the monitor around this transaction serves it.
+    let listener = if launch.outer.is_none() { receive_fd(&ours).ok() } else { None };
+    if let Some(listener) = listener {
         let origin = Origin {
             parent: getpid().as_raw_nonzero().get(),
             group: None,

@@ -38,6 +38,7 @@ pub(super) fn devices(building: &Building<'_>) -> Result<(), Failure> {
     };
     let dev = building.inside("/dev");
     let failed = |error: std::io::Error| Failure::io(&error, "/dev");
+    lay_proc_below(building, &dev)?;
     fresh("tmpfs", &[("mode", "0755")], MountAttrFlags::MOUNT_ATTR_NOSUID, &dev)?;
     for (name, major, minor) in HARMLESS {
         let inside = dev.join(name);
@@ -65,6 +66,17 @@ pub(super) fn devices(building: &Building<'_>) -> Result<(), Failure> {
         show_node(device, &inside)?;
     }
     Ok(())
+}
+
+/// Lays a whole `/proc` into a directory below `/dev`, where nobody can reach it: the kernel lets a user namespace made inside mount a
+/// fresh `/proc` only if one without covers is there, and root's has some.
+fn lay_proc_below(building: &Building<'_>, dev: &Path) -> Result<(), Failure> {
+    if building.blueprint.privilege == Privilege::User || !building.blueprint.contains(Layer::Kin) {
+        return Ok(());
+    }
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    fresh("tmpfs", &[("mode", "0700")], attributes, dev)?;
+    rebind(&building.inside("/proc"), &dev.join("proc"), false)
 }
 
 /// Makes one node, which costs a sixth of showing the host's.

@@ -78,7 +78,7 @@ impl Step {
     pub const fn remedy(self) -> &'static str {
         match self {
             Step::Covers => {
-                "overlays in a user namespace need Linux 5.11 and a file system with extended attributes below the \
+                "transactions nest two deep; overlays in a user namespace need Linux 5.11 and a file system with extended attributes below the \
                  store; set TENTATIVE_HOME to a directory on ext4, xfs, btrfs or tmpfs, or go without the files: \
                  --without files"
             }

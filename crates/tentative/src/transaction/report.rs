@@ -2,9 +2,7 @@
 
 use tentative_sys::transplant::{Counts, Ending};
 
-use crate::{
-    change::Change, containment::Containment, effect::Effect, live::protocol::Findings, verdict::Verdict,
-};
+use crate::{change::Change, containment::Containment, effect::Effect, verdict::Verdict};
 
 /// Why a transaction was rolled back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,8 +88,6 @@ pub struct Report {
     pub containment: Containment,
     /// What changed in memory.
     pub memory: MemoryChanges,
-    /// What went wrong while the committed files were put in place; `tentative recover` goes on with it.
-    pub unfinished: Option<String>,
     /// What it wrote to its standard output, where that was captured.
     pub stdout: Vec<u8>,
     /// What it wrote to its standard error, where that was captured.
@@ -99,21 +95,15 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(
-        containment: Containment,
-        memory: MemoryChanges,
-        findings: Findings,
-        (stdout, stderr): (Vec<u8>, Vec<u8>),
-    ) -> Report {
+    pub(super) fn new(containment: Containment, memory: MemoryChanges) -> Report {
         Report {
-            verdict: Verdict::judge(&findings.effects, &containment, &findings.conflicts),
-            changes: findings.changes,
-            effects: findings.effects,
-            unfinished: findings.unfinished,
+            changes: Vec::new(),
+            effects: Vec::new(),
+            verdict: Verdict::judge(&[], &containment, &[]),
             containment,
             memory,
-            stdout,
-            stderr,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
         }
     }
 }

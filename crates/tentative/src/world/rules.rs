@@ -24,6 +24,8 @@ enum Matcher {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rules {
     rules: Vec<(Action, Matcher)>,
+    /// The rules of the transaction around this one, which must agree.
+    outer: Option<Box<Rules>>,
 }
 
 impl Rules {
@@ -37,7 +39,13 @@ impl Rules {
             rules.push((Action::Allow, Matcher::Net { hosts, any: false, port: Some(53) }));
         }
         rules.extend(policy.rules.iter().map(|rule| (rule.action, matcher(&rule.kind))));
-        Rules { rules }
+        Rules { rules, outer: None }
+    }
+
+    /// These rules inside a transaction with others: what goes outside must be allowed by both.
+    #[must_use]
+    pub(crate) fn within(self, outer: &Rules) -> Rules {
+        Rules { outer: Some(Box::new(outer.clone())), ..self }
     }
 
     /// What the policy says about a connection or an addressed send.
@@ -72,8 +80,12 @@ impl Rules {
         self.last(|matcher| matches!(matcher, Matcher::Signal(allowed) if *allowed == pid))
     }
 
-    fn last(&self, matches: impl Fn(&Matcher) -> bool) -> Option<Action> {
-        self.rules.iter().rev().find(|(_, matcher)| matches(matcher)).map(|(action, _)| *action)
+    fn last(&self, matches: impl Fn(&Matcher) -> bool + Copy) -> Option<Action> {
+        let own = self.rules.iter().rev().find(|(_, matcher)| matches(matcher)).map(|(action, _)| *action);
+        match &self.outer {
+            Some(outer) if own == Some(Action::Allow) => outer.last(matches).or(Some(Action::Deny)),
+            _ => own,
+        }
     }
 }
 

@@ -10,16 +10,22 @@
 mod allow;
 mod build;
 mod killed;
+mod nested;
 mod program;
 mod reach;
 mod runner;
 mod speed;
 
 fn main() -> std::process::ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == nested::INNER) {
+        return nested::inner(words.collect());
+    }
     runner::run(&[
         ("allow", allow::TESTS),
         ("build", build::TESTS),
         ("killed", killed::TESTS),
+        ("nested", nested::TESTS),
         ("program", program::TESTS),
         ("reach", reach::TESTS),
         ("speed", speed::TESTS),
