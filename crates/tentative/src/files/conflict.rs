@@ -12,12 +12,16 @@ use std::{
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use tentative_sys::files::lock::{self, Holder};
 
-use crate::files::{
-    attributes,
-    changes::ScanError,
-    name,
-    plan::Plan,
-    scan::{self, Deed, Operation, Scan, look},
+use crate::{
+    change::{Change, ChangeKind, Subject},
+    files::{
+        attributes,
+        changes::ScanError,
+        name,
+        plan::Plan,
+        scan::{self, Deed, Operation, Scan, look},
+    },
+    record::Record,
 };
 
 /// What somebody else did.
@@ -76,6 +80,19 @@ pub(super) fn of_scan(plan: &Plan, scan: &Scan, origin: Option<i32>) -> Result<V
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found.dedup_by(|a, b| a.path == b.path);
     Ok(found)
+}
+
+/// What the record says was changed, and what looks new by now: it was there when the program ended and somebody removed
+/// it since. An ordinary user's overlay leaves no note of the original that would say so.
+pub(super) fn vanished_since(record: &Record, scan: &Scan) -> Vec<Conflict> {
+    let was_there = |change: &Change| matches!(change.kind, ChangeKind::Modified | ChangeKind::Metadata);
+    let recorded: BTreeSet<&Subject> =
+        record.changes.iter().filter(|change| was_there(change)).map(|change| &change.subject).collect();
+    scan.changes
+        .iter()
+        .filter(|change| change.kind == ChangeKind::Created && recorded.contains(&change.to_change().subject))
+        .map(|change| Conflict { path: change.path.clone(), kind: ConflictKind::Vanished })
+        .collect()
 }
 
 fn of_operation(

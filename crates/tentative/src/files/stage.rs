@@ -222,7 +222,12 @@ fn prepare(transaction: &Transaction, options: StageOptions) -> Result<Prepared,
     }
     let plan = transaction.plan()?;
     let scan = scan::scan(&plan)?;
-    let conflicts = conflict::of_scan(&plan, &scan, options.origin)?;
+    let mut conflicts = conflict::of_scan(&plan, &scan, options.origin)?;
+    if let Ok(record) = transaction.record() {
+        let vanished = conflict::vanished_since(&record, &scan);
+        let known: BTreeSet<PathBuf> = conflicts.iter().map(|conflict| conflict.path.clone()).collect();
+        conflicts.extend(vanished.into_iter().filter(|conflict| !known.contains(&conflict.path)));
+    }
     if !conflicts.is_empty() {
         return Err(StageError::Conflicts(conflicts));
     }
