@@ -58,6 +58,9 @@ class Ended:
     report: Report
     duration: float
 
+    def keep_files(self) -> str: ...
+    def release(self) -> None: ...
+
 class Committed:
     """A transaction that was committed, seen in the origin after it."""
 

@@ -323,14 +323,24 @@ class Transaction:
             outcome.exception = ending.exception
             if ending.refused:
                 refusal = Conflict if ending.conflict else CommitRefused
-                outcome.exception = refusal(ending.refused, getattr(ended, "pending_id", None))
+                outcome.exception = refusal(ending.refused, self._keep_files(ended))
             if self._before is not None:
                 objects = ObjectChanges(resolve(self._before, ending.found))
         elif cause != "asked":
             outcome.exception = self._reason(cause, number)
+        ended.release()
         self._fill(outcome, ended.report, ended.duration, objects)
         self._end(outcome)
         self._fail(outcome.exception)
+
+    def _keep_files(self, ended: _tentative.Ended) -> str | None:
+        """The id under which the files of a refused commit stay pending; None if there are none."""
+        if "files" in self._without:
+            return None
+        try:
+            return ended.keep_files()
+        except RuntimeError:
+            return None
 
     def _reason(self, cause: str, number: int | None) -> BaseException:
         reasons: Mapping[str, Callable[[], RolledBack]] = {

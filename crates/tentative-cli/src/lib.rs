@@ -72,8 +72,8 @@ fn dispatch(
         Verb::Recover(arguments) => verbs::recover::run(&arguments, streams),
         Verb::Doctor(arguments) => verbs::doctor::run(&arguments, streams),
         Verb::Pathways(arguments) => verbs::pathways::run(&arguments, streams),
+        Verb::Monitor(arguments) => verbs::monitor::run(&arguments),
         Verb::Probe(arguments) => verbs::probe::run(&arguments, streams),
-        _ => Err(CommandError::usage("this verb is not built yet")),
     }
 }
 

@@ -1,6 +1,8 @@
 //! `Ended`: a transaction that was rolled back, seen in the origin.
 
-use pyo3::{prelude::*, types::PyBytes};
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyBytes};
 use tentative::transaction::{self, Cause};
 
 use crate::report::Report;
@@ -19,6 +21,8 @@ pub(crate) struct Ended {
     /// How long it ran, seconds.
     #[pyo3(get)]
     duration: f64,
+    /// Its files, until they are kept or let go.
+    files: Mutex<Option<transaction::Files>>,
 }
 
 impl Ended {
@@ -31,8 +35,9 @@ impl Ended {
             Cause::OutOfMemory => ("out of memory", None),
             Cause::MonitorLost => ("monitor lost", None),
         };
-        let report = Py::new(py, Report::of(ended.report.clone()))?;
-        Ok(Ended { cause, payload: ended.payload.clone(), report, duration: ended.duration.as_secs_f64() })
+        let report = Py::new(py, Report::of(ended.report))?;
+        let files = Mutex::new(Some(ended.files));
+        Ok(Ended { cause, payload: ended.payload, report, duration: ended.duration.as_secs_f64(), files })
     }
 }
 
@@ -42,5 +47,18 @@ impl Ended {
     #[getter]
     fn payload<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         self.payload.as_ref().map(|bytes| PyBytes::new(py, bytes))
+    }
+
+    /// Keeps the files as a pending transaction and returns its id; RuntimeError says why not.
+    fn keep_files(&self) -> PyResult<String> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept =
+            files.as_ref().map_or_else(|| Err("the files are gone".to_owned()), transaction::Files::keep);
+        kept.map_err(PyRuntimeError::new_err)
+    }
+
+    /// Lets the files go: what was not kept is discarded.
+    fn release(&self) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

@@ -12,6 +12,7 @@ pub mod files;
 pub mod journal;
 mod kin;
 pub mod layer;
+pub mod live;
 pub mod monitor;
 pub mod pathways;
 pub mod policy;

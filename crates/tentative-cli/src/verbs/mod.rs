@@ -4,6 +4,7 @@ pub(crate) mod commit;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod list;
+pub(crate) mod monitor;
 pub(crate) mod pathways;
 pub(crate) mod probe;
 pub(crate) mod recover;

@@ -47,8 +47,6 @@ pub struct Inherited {
     pub offset: i64,
     /// Inode that the reopened file must have, 0 for any.
     pub inode: u64,
-    /// Inode of the stand-in, written by the branch.
-    pub installed: u64,
 }
 
 /// One descriptor of the origin to be changed by a commit.
@@ -137,20 +135,28 @@ pub(crate) fn identity(fd: usize) -> Result<(u64, u64, u32), Errno> {
 }
 
 /// Replaces the inherited descriptors as planned; on failure says which entry it was.
-pub(crate) fn replace_inherited(plan: &mut [Inherited]) -> Result<(), (usize, Errno)> {
-    for (index, entry) in plan.iter_mut().enumerate() {
-        replace(entry).map_err(|errno| (index, errno))?;
+///
+/// `installed` gets the inode number of what stands at each entry's number, 0 where that is still the origin's.
+pub(crate) fn replace_inherited(plan: &[Inherited], installed: &mut [u64]) -> Result<(), (usize, Errno)> {
+    if plan.len() > installed.len() {
+        return Err((installed.len(), Errno::MFILE));
+    }
+    for (index, (entry, installed)) in plan.iter().zip(installed).enumerate() {
+        *installed = replace(entry).map_err(|errno| (index, errno))?;
     }
     Ok(())
 }
 
-fn replace(entry: &mut Inherited) -> Result<(), Errno> {
+fn replace(entry: &Inherited) -> Result<u64, Errno> {
     let number = entry.number as usize;
     let cloexec = (entry.flags & libc::O_CLOEXEC) as usize;
     let fresh = match entry.action {
-        Inherit::Share => return Ok(()),
-        Inherit::Close => return raw::close(number).map(drop),
-        Inherit::Duplicate => return raw::dup3(entry.original as usize, number, cloexec).map(drop),
+        Inherit::Share => return Ok(0),
+        Inherit::Close => return raw::close(number).map(|_| 0),
+        Inherit::Duplicate => {
+            raw::dup3(entry.original as usize, number, cloexec)?;
+            return identity(number).map(|(_, inode, _)| inode);
+        }
         Inherit::Reopen => reopen(entry)?,
         Inherit::PipeReader => one_of(libc::SYS_pipe2, [0, 0, 0], 0)?,
         Inherit::PipeWriter => one_of(libc::SYS_pipe2, [0, 0, 0], 1)?,
@@ -158,13 +164,13 @@ fn replace(entry: &mut Inherited) -> Result<(), Errno> {
             one_of(libc::SYS_socketpair, [libc::AF_UNIX as usize, libc::SOCK_STREAM as usize, 0], 0)?
         }
     };
-    entry.installed = identity(fresh)?.1;
+    let (_, inode, _) = identity(fresh)?;
     raw::dup3(fresh, number, cloexec)?;
     raw::close(fresh)?;
     if entry.offset > 0 {
         raw::lseek(number, entry.offset as usize, libc::SEEK_SET as usize)?;
     }
-    Ok(())
+    Ok(inode)
 }
 
 fn reopen(entry: &Inherited) -> Result<usize, Errno> {
@@ -220,6 +226,28 @@ pub(crate) fn info(pid: i32, number: i32) -> Result<(i32, i64), Errno> {
     let position = field(b"pos:", 10).ok_or(Errno::PROTO)?;
     let flags = field(b"flags:", 8).ok_or(Errno::PROTO)?;
     Ok((flags as i32, position))
+}
+
+/// Status flags (`O_CLOEXEC` included) and offset of one of this process's descriptors.
+///
+/// # Errors
+/// What reading its `fdinfo` said.
+pub fn flags_and_offset(number: i32) -> Result<(i32, i64), Errno> {
+    info(raw::getpid()? as i32, number)
+}
+
+/// Inode number of a regular file by descriptor; none for anything else, whose number an overlay may change.
+#[must_use]
+pub fn inode_of(number: i32) -> Option<u64> {
+    let (_, inode, mode) = identity(number as usize).ok()?;
+    (mode & libc::S_IFMT == libc::S_IFREG).then_some(inode)
+}
+
+/// Whether two of this process's descriptors share one open file, and so an offset.
+#[must_use]
+pub fn same_open_file(one: i32, other: i32) -> bool {
+    let own = raw::getpid().unwrap_or(0);
+    raw::kcmp(own, own, 0, one as usize, other as usize) == Ok(0)
 }
 
 /// Puts the staged descriptors at their numbers; nothing here can fail but for a number above the limit, which

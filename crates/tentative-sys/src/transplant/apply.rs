@@ -123,8 +123,10 @@ fn go_over(control: &mut Control) -> ! {
     crash::point("apply.begin");
     // First: pages that only the origin maps any more are cheaper to write.
     let _already_gone = raw::kill(control.origin.branch as usize, libc::SIGKILL as usize);
-    if let Some(entry) = entry_of(control) {
-        let _recover_does_it_otherwise = talk::send(entry.monitor, &Message::of(op::APPLY), None);
+    // The entry lies in memory that becomes the branch's, where `begin` has returned long ago.
+    let monitor = entry_of(control).map(|entry| entry.monitor);
+    if let Some(monitor) = monitor {
+        let _recover_does_it_otherwise = talk::send(monitor, &Message::of(op::APPLY), None);
     }
     apply_edits(control, &[EditKind::Unmap, EditKind::Move, EditKind::Drop, EditKind::Unguard]);
     crash::point("apply.mapped");
@@ -140,8 +142,8 @@ fn go_over(control: &mut Control) -> ! {
     crash::point("apply.state");
     wait::reap(control.origin.branch);
     control.origin.branch = 0;
-    if let Some(entry) = entry_of(control) {
-        let _recover_does_it_otherwise = talk::receive(entry.monitor);
+    if let Some(monitor) = monitor {
+        let _recover_does_it_otherwise = talk::receive(monitor);
     }
     if control.origin.directory >= 0 {
         let _staged = raw::fchdir(control.origin.directory as usize);

@@ -67,6 +67,7 @@ pub(super) fn prepare(control: *mut Control, wishes: &Wishes<'_>) {
         entry: wishes
             .entry
             .map_or(core::ptr::null(), |entry| core::ptr::from_ref(entry).cast::<Entry<'static>>()),
+        output: wishes.output.unwrap_or([-1; 2]),
         rseq,
         rseq_len,
         robust_list,
@@ -201,7 +202,8 @@ fn clone_through_helper(control: &mut Control) -> raw::Answer {
     if errno != 0 { Err(Errno::from_raw_os_error(errno)) } else { Ok(branch as usize) }
 }
 
-fn restore_dumpable(control: &Control) {
+/// Lets the origin read the branch again: entering a user namespace took that away.
+pub(super) fn restore_dumpable(control: &Control) {
     let dumpable = control.plan.dumpable;
     // SAFETY: sets an attribute to what it was.
     let _cannot_fail =
@@ -224,12 +226,8 @@ unsafe extern "C" fn helper_main(argument: *mut u8) -> ! {
 fn helper_steps(control: &mut Control) -> raw::Answer {
     let Some(entry) = entry_of(control) else { return Err(Errno::INVAL) };
     control.origin.failed_at = BeginStep::Namespaces;
-    for namespaces in [entry.namespaces_before, entry.namespaces] {
-        if namespaces != 0 {
-            // SAFETY: changes the helper's own namespaces only.
-            unsafe { raw::syscall(libc::SYS_setns, [entry.init as usize, namespaces as usize, 0, 0, 0, 0]) }?;
-        }
-    }
+    // SAFETY: changes the helper's own namespaces only.
+    unsafe { raw::syscall(libc::SYS_setns, [entry.init as usize, entry.namespaces as usize, 0, 0, 0, 0]) }?;
     restore_dumpable(control);
     control.origin.failed_at = BeginStep::Clone;
     let pid = control.plan.pid;

@@ -27,10 +27,9 @@ use crate::{
 /// The new process's first acts; continues where `begin` was called.
 pub(super) fn start(control: &mut Control) -> ! {
     crash::point("branch.start");
-    // The death signal first: from here on the origin's end is the branch's.
-    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize);
     let _own_group = raw::setpgid(0, 0);
     register_thread(control);
+    redirect_output(control);
     if let Err((index, errno)) = enter(control) {
         fail(control, index, errno);
     }
@@ -76,21 +75,62 @@ fn register_thread(control: &Control) {
     }
 }
 
-/// Takes its place in the sandbox: working directory, descriptors, capabilities.
+/// Takes its place in the sandbox; on failure says at which descriptor, or their number for anything else.
 fn enter(control: &mut Control) -> Result<(), (usize, Errno)> {
-    let Some(entry) = entry_of(control) else { return Ok(()) };
+    let Some(entry) = entry_of(control) else {
+        die_with_origin();
+        return Ok(());
+    };
     let count = entry.inherited_len;
+    let elsewhere = |errno| (count, errno);
+    if entry.namespaces_of_branch != 0 {
+        let arguments = [entry.init as usize, entry.namespaces_of_branch as usize, 0, 0, 0, 0];
+        // SAFETY: changes this new process's own namespaces.
+        unsafe { raw::syscall(libc::SYS_setns, arguments) }.map_err(elsewhere)?;
+        super::begin::restore_dumpable(control);
+    }
+    // Only now: entering a user namespace takes the death signal away.
+    die_with_origin();
     if !entry.directory.is_empty() {
         let path = entry.directory.as_ptr() as usize;
         // SAFETY: the caller of begin made the NUL-terminated path, and the clone has its own copy.
-        unsafe { raw::syscall(libc::SYS_chdir, [path, 0, 0, 0, 0, 0]) }.map_err(|errno| (count, errno))?;
+        unsafe { raw::syscall(libc::SYS_chdir, [path, 0, 0, 0, 0, 0]) }.map_err(elsewhere)?;
     }
     if count != 0 {
         // SAFETY: the caller of begin made this array, and the clone has its own copy of it.
-        let inherited: &mut [Inherited] = unsafe { core::slice::from_raw_parts_mut(entry.inherited, count) };
-        replace_inherited(inherited)?;
+        let inherited: &[Inherited] = unsafe { core::slice::from_raw_parts(entry.inherited, count) };
+        replace_inherited(inherited, &mut control.installed)?;
+    }
+    crate::kin::drop_capabilities_raw(entry.capabilities).map_err(elsewhere)?;
+    if !entry.filter.is_empty() {
+        let listener = crate::world::install_filter_raw(entry.filter).map_err(elsewhere)?;
+        crate::kin::send_fd_raw(entry.monitor, listener).map_err(elsewhere)?;
+        raw::close(listener as usize).map_err(elsewhere)?;
+    }
+    // Nothing of the transaction's own stays within the program's reach.
+    for number in entry.own {
+        let _closed_already = raw::close(*number as usize);
     }
     Ok(())
+}
+
+/// From here on the origin's end is the branch's.
+fn die_with_origin() {
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize);
+}
+
+/// Captured or held output goes where the origin wants it.
+fn redirect_output(control: &Control) {
+    for (number, source) in [1, 2].into_iter().zip(control.plan.output) {
+        if source >= 0 {
+            let _open_by_contract = raw::dup3(source as usize, number, 0);
+        }
+    }
+    for source in control.plan.output {
+        if source >= 0 {
+            let _second_may_be_the_first = raw::close(source as usize);
+        }
+    }
 }
 
 /// Reports that the branch could not be set up, and waits to be ended.

@@ -180,6 +180,8 @@ pub(crate) struct Plan {
     pub(crate) use_marks: bool,
     /// Entry into a sandbox; null without one.
     pub(crate) entry: *const crate::transplant::Entry<'static>,
+    /// Standard output and error of the branch; -1 for the origin's.
+    pub(crate) output: [i32; 2],
     pub(crate) rseq: usize,
     pub(crate) rseq_len: u32,
     pub(crate) robust_list: usize,
@@ -226,6 +228,10 @@ pub(crate) struct Origin {
     pub(crate) own_break: usize,
 }
 
+/// Room for a stack, aligned as a stack has to be.
+#[repr(C, align(4096))]
+pub(crate) struct Stack([u8; STACK]);
+
 /// The control area. Every field is valid as zero bytes.
 #[repr(C, align(4096))]
 pub(crate) struct Control {
@@ -235,9 +241,8 @@ pub(crate) struct Control {
     pub(crate) request: Request,
     pub(crate) reply: Reply,
     pub(crate) origin: Origin,
-    pub(crate) guard_a: [u8; PAGE],
-    pub(crate) helper_stack: [u8; STACK],
-    pub(crate) private_stack: [u8; STACK],
+    pub(crate) helper_stack: Stack,
+    pub(crate) private_stack: Stack,
     pub(crate) entries_own: [u64; ENTRIES],
     pub(crate) entries_branch: [u64; ENTRIES],
     pub(crate) text: [u8; TEXT],
@@ -248,6 +253,8 @@ pub(crate) struct Control {
     pub(crate) edits: [Edit; MAX_EDITS],
     pub(crate) runs: [Run; MAX_RUNS],
     pub(crate) fds: [FdOp; MAX_FDS],
+    /// In the branch's copy: what it installed at the inherited numbers, by inode.
+    pub(crate) installed: [u64; MAX_FDS],
 }
 
 /// Bytes of the control area.

@@ -46,7 +46,8 @@ pub(super) fn stage(control: &mut Control) -> Result<(), Refusal> {
     for index in 0..count {
         let number = control.fds[index].number;
         control.fds[index] = if is_ours(control, number) {
-            FdOp { number, source: number, cloexec: true, offset: -1 }
+            // The origin's stays as it is, output that was captured included.
+            FdOp { number, source: number, cloexec: number > 2, offset: -1 }
         } else {
             fetch(control, number).map_err(failed(number))?
         };
@@ -63,7 +64,9 @@ fn push(control: &mut Control, operation: FdOp) -> Result<(), Errno> {
 
 /// Numbers that belong to the transaction and not to the program.
 fn is_ours(control: &Control, number: i32) -> bool {
-    entry_of(control).is_some_and(|entry| entry.monitor == number || entry.init == number)
+    let output = control.plan.output;
+    entry_of(control).is_some_and(|entry| entry.own.contains(&number))
+        || (output[0] >= 0 && [1, 2, output[0], output[1]].contains(&number))
         || (control.plan.use_marks && control.origin.request.marks == number)
 }
 
@@ -102,8 +105,8 @@ fn fetch(control: &Control, number: i32) -> Result<FdOp, Errno> {
     if let Some(entry) = entry_of(control) {
         let (_, inode, mode) = identity(got)?;
         let on_disk = matches!(mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR);
-        match inherited(entry, branch, number) {
-            Some(before) if before.installed == inode && before.action != Inherit::Share => {
+        match inherited(control, entry, number) {
+            Some((planned, installed)) if installed == inode && planned.action != Inherit::Share => {
                 raw::close(got)?;
                 return Ok(FdOp { offset: if on_disk { position } else { -1 }, ..keep });
             }
@@ -119,25 +122,20 @@ fn fetch(control: &Control, number: i32) -> Result<FdOp, Errno> {
     Ok(FdOp { number, source: high(control, got)?, cloexec, offset: -1 })
 }
 
-/// The branch's own record of what it installed at an inherited number.
-fn inherited(entry: &Entry<'_>, branch: i32, number: i32) -> Option<Inherited> {
+/// What was planned for an inherited number, and the inode that the branch says it installed there.
+fn inherited(control: &Control, entry: &Entry<'_>, number: i32) -> Option<(Inherited, u64)> {
     for index in 0..entry.inherited_len {
-        // SAFETY: the array has this many elements and outlives begin.
+        // SAFETY: the array has this many elements and outlives begin in the origin.
         let element = unsafe { entry.inherited.add(index) };
-        let mut copy = core::mem::MaybeUninit::<Inherited>::uninit();
-        // SAFETY: as above, the origin's own copy.
-        let own = unsafe { *element };
-        if own.number != number {
-            continue;
+        // SAFETY: as above.
+        let planned = unsafe { *element };
+        if planned.number == number {
+            let mut installed = 0u64;
+            let remote = (&raw const control.installed[index]) as usize;
+            let local = (&raw mut installed) as usize;
+            let got = stage::read_memory(control.origin.branch, local, remote, size_of::<u64>());
+            return (got == Ok(size_of::<u64>())).then_some((planned, installed));
         }
-        let length = size_of::<Inherited>();
-        if stage::read_memory(branch, copy.as_mut_ptr() as usize, element as usize, length) != Ok(length) {
-            return None;
-        }
-        // The action is the origin's own word; of the branch's only the inode number is used, as a number.
-        // SAFETY: `installed` was written in full by the read.
-        let installed = unsafe { (*copy.as_ptr()).installed };
-        return Some(Inherited { installed, ..own });
     }
     None
 }

@@ -29,6 +29,7 @@ use rustix::io::Errno;
 use crate::{
     arch::{self, Context},
     process::descriptors::Inherited,
+    world::Instruction,
 };
 
 /// Where and how a branch enters a sandbox.
@@ -37,22 +38,25 @@ use crate::{
 pub struct Entry<'a> {
     /// Pidfd of the sandbox's init.
     pub init: RawFd,
-    /// `CLONE_NEW*` flags of the namespaces to enter, in two steps: those before the user namespace …
-    pub namespaces_before: u32,
-    /// … and the others, the user namespace included.
+    /// `CLONE_NEW*` flags of the namespaces that the helper enters before it makes the branch …
     pub namespaces: u32,
+    /// … and of those that the branch enters itself: root may choose its process id only before it has left its own
+    /// user namespace.
+    pub namespaces_of_branch: u32,
     /// Whether the branch gets the origin's process id inside.
     pub same_pid: bool,
-    /// The compiled filter, 8 bytes an instruction; empty for none.
-    pub filter: &'a [u64],
+    /// The compiled filter; empty for none.
+    pub filter: &'a [Instruction],
     /// Socket to the monitor.
     pub monitor: RawFd,
+    /// Every descriptor that is the transaction's and not the program's: the branch loses them, the origin keeps them.
+    pub own: &'a [RawFd],
     /// Capabilities that the branch keeps, as a bit set.
     pub capabilities: u64,
     /// NUL-terminated working directory inside.
     pub directory: &'a [u8],
     /// What becomes of the inherited descriptors.
-    pub inherited: *mut Inherited,
+    pub inherited: *const Inherited,
     /// How many there are.
     pub inherited_len: usize,
 }
@@ -68,6 +72,8 @@ pub struct Wishes<'a> {
     pub decide: bool,
     /// The sandbox to run in.
     pub entry: Option<&'a Entry<'a>>,
+    /// What the branch has as its standard output and standard error instead of the origin's.
+    pub output: Option<[RawFd; 2]>,
 }
 
 /// Which step of begin failed.
@@ -85,10 +91,6 @@ pub enum BeginStep {
     SharedMapping,
     /// Entering the sandbox's namespaces.
     Namespaces,
-    /// Installing the filter.
-    Filter,
-    /// Handing the filter's listener to the monitor.
-    Listener,
     /// The clone itself.
     Clone,
     /// Descriptors for waiting.
@@ -189,6 +191,11 @@ fn private_stack(area: &Area) -> *mut u8 {
     let stack = unsafe { &raw mut (*area.pointer()).private_stack };
     // One past the end of the array is in the same mapping.
     stack.wrapping_add(1).cast()
+}
+
+/// Reaps a helper task that no other wait sees.
+pub(crate) fn reap_helper(pid: i32) {
+    wait::reap(pid);
 }
 
 impl Branch {

@@ -4,6 +4,7 @@
 //! at most one descriptor.
 
 use core::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -12,7 +13,7 @@ use crate::raw;
 
 /// What a message is.
 pub mod op {
-    /// Origin: here is the filter's listener (with a descriptor).
+    /// Branch: here is the filter's listener (with a descriptor).
     pub const LISTENER: u32 = 1;
     /// Origin: the branch runs; `a` is its pid outside.
     pub const RUNNING: u32 = 2;
@@ -26,6 +27,10 @@ pub mod op {
     pub const ABANDON: u32 = 6;
     /// Origin: the branch is gone, put the files in place.
     pub const APPLY: u32 = 7;
+    /// Origin: what did the branch do? Answered with a descriptor of JSON.
+    pub const REPORT: u32 = 10;
+    /// Origin: keep the files for later.
+    pub const KEEP: u32 = 11;
     /// Monitor: done (with a descriptor for `OPEN`).
     pub const DONE: u32 = 8;
     /// Monitor: refused; `a` is an error number, the words say why.
@@ -150,6 +155,13 @@ pub fn receive(socket: i32) -> Result<(Message, Option<i32>), Errno> {
     let vector = [message.as_mut_ptr() as usize, size_of::<Message>()];
     let mut ancillary = Ancillary { length: 0, level: 0, kind: 0, fd: -1, padding: 0 };
     let got = transfer(libc::SYS_recvmsg, socket, &vector, &mut ancillary, size_of::<Ancillary>())?;
+    let carried =
+        ancillary.kind == libc::SCM_RIGHTS && ancillary.level == libc::SOL_SOCKET && ancillary.length == 20;
+    let fd = carried.then_some(ancillary.fd);
+    if got == 1 && fd.is_some() {
+        // The branch's own packet, sent after its filter was installed.
+        return Ok((Message::of(op::LISTENER), fd));
+    }
     if got < HEAD {
         return Err(Errno::CONNRESET);
     }
@@ -158,6 +170,24 @@ pub fn receive(socket: i32) -> Result<(Message, Option<i32>), Errno> {
     let carried =
         ancillary.kind == libc::SCM_RIGHTS && ancillary.level == libc::SOL_SOCKET && ancillary.length == 20;
     Ok((message, carried.then_some(ancillary.fd)))
+}
+
+/// Sends a message, for those who own their descriptors.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_from(socket: BorrowedFd<'_>, message: &Message, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    send(socket.as_raw_fd(), message, fd.map(|fd| fd.as_raw_fd()))
+}
+
+/// Receives a message, for those who own their descriptors.
+///
+/// # Errors
+/// As [`receive`].
+pub fn receive_from(socket: BorrowedFd<'_>) -> Result<(Message, Option<OwnedFd>), Errno> {
+    let (message, fd) = receive(socket.as_raw_fd())?;
+    // SAFETY: the kernel has just installed this descriptor for the caller, and nobody else knows its number.
+    Ok((message, fd.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })))
 }
 
 /// The words of a reply.

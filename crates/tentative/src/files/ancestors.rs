@@ -20,10 +20,17 @@ const LEVELS: usize = 3;
 /// How many are looked at in one cover before looking stops: a bound on the time a begin takes.
 const LOOKED_AT: usize = 2_000;
 
-/// The mode that a directory made beforehand gets.
+/// The mode that a directory made beforehand gets: for an ordinary user, who owns it, his own bits are what he may do
+/// outside.
 pub(super) fn mode_inside(directory: &Path, privilege: Privilege) -> u32 {
     let mode = fs::metadata(directory).map_or(0o755, |metadata| metadata.mode() & 0o7777);
-    if privilege == Privilege::Root || may_write(directory) { mode } else { mode & !0o222 }
+    if privilege == Privilege::Root {
+        return mode;
+    }
+    let may = |access| accessat(CWD, directory, access, AtFlags::EACCESS).is_ok();
+    let own = [(Access::READ_OK, 0o400), (Access::WRITE_OK, 0o200), (Access::EXEC_OK, 0o100)];
+    let others = if may(Access::WRITE_OK) { mode & 0o7077 } else { mode & 0o7055 };
+    own.into_iter().filter(|(access, _)| may(*access)).fold(others, |mode, (_, bit)| mode | bit)
 }
 
 fn may_write(directory: &Path) -> bool {

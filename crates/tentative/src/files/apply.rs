@@ -21,7 +21,7 @@ use rustix::{
 use tentative_sys::crash;
 
 use crate::{
-    files::attributes,
+    files::attributes::{self, Opened},
     journal::{AttributeSet, Inode, Journal, JournalError, Progress, Step},
     store::{Phase, StoreError, Transaction},
 };
@@ -36,6 +36,15 @@ pub enum ApplyError {
     /// The store could not be written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A directory could not be opened to its owner.
+    #[error("cannot open {}", path.display())]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The overlay's notes could not be removed from an object.
     #[error("cannot clean {}", path.display())]
     Strip {
@@ -193,6 +202,9 @@ impl Applied {
 
 fn take(step: &Step) -> Result<(), ApplyError> {
     match step {
+        Step::Open { path } => {
+            open_directory(path).map_err(|source| ApplyError::Open { path: path.clone(), source })
+        }
         Step::Take { path, aside, inode } | Step::Remove { path, aside, inode } => {
             move_aside(path, aside, *inode)
                 .map_err(|source| ApplyError::Remove { path: path.clone(), source })
@@ -220,6 +232,16 @@ fn take(step: &Step) -> Result<(), ApplyError> {
     }
 }
 
+fn open_directory(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(there) if there.is_dir() => {
+            fs::set_permissions(path, fs::Permissions::from_mode(there.mode() & 0o7777 | 0o700))
+        }
+        // A step that was taken before has moved it.
+        _ => Ok(()),
+    }
+}
+
 fn inode_at(path: &Path) -> Option<Inode> {
     fs::symlink_metadata(path).ok().map(|metadata| Inode::of(&metadata))
 }
@@ -229,11 +251,31 @@ fn move_aside(path: &Path, aside: &Path, inode: Inode) -> io::Result<()> {
     if inode_at(path) != Some(inode) || inode_at(aside).is_some() {
         return Ok(());
     }
+    make_movable(path)?;
     Ok(renameat_with(CWD, path, CWD, aside, RenameFlags::NOREPLACE)?)
+}
+
+/// Moving a directory to another parent writes its `..`, for which its owner needs the write bit. A new directory gets
+/// its mode back by a later step; an old one is not needed any more.
+fn make_movable(path: &Path) -> io::Result<()> {
+    let user = rustix::process::geteuid();
+    match fs::symlink_metadata(path) {
+        Ok(there)
+            if there.is_dir()
+                && !user.is_root()
+                && there.uid() == user.as_raw()
+                && there.mode() & 0o200 == 0 =>
+        {
+            fs::set_permissions(path, fs::Permissions::from_mode(there.mode() & 0o7777 | 0o700))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Exchanges the staged object with what is at the path, or moves it there if nothing is.
 fn put(staged: &Path, path: &Path) -> io::Result<()> {
+    make_movable(staged)?;
+    make_movable(path)?;
     // Who else makes or removes the path between the two calls is met by the other one.
     for _ in 0..100 {
         match renameat_with(CWD, staged, CWD, path, RenameFlags::EXCHANGE) {
@@ -267,27 +309,14 @@ fn link(first: &Path, path: &Path, aside: &Path) -> io::Result<()> {
 fn strip_tree(path: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(path)?;
     if metadata.is_dir() {
-        let closed = metadata.mode() & 0o700 != 0o700 && !rustix::process::geteuid().is_root();
-        if closed {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-        }
+        let _opened = Opened::directory(path)?;
         for entry in fs::read_dir(path)? {
             strip_tree(&entry?.path())?;
         }
-        attributes::strip(path)?;
-        return if closed { fs::set_permissions(path, metadata.permissions()) } else { Ok(()) };
+        return attributes::strip(path);
     }
     if metadata.is_file() {
-        return attributes::strip(path).or_else(|error| {
-            // The owner may not write to it: attributes of the user need the write bit.
-            if error.kind() != io::ErrorKind::PermissionDenied {
-                return Err(error);
-            }
-            fs::set_permissions(path, fs::Permissions::from_mode(metadata.mode() & 0o7777 | 0o200))?;
-            let stripped = attributes::strip(path);
-            fs::set_permissions(path, metadata.permissions())?;
-            stripped
-        });
+        return attributes::opened(path, attributes::strip);
     }
     // Only files and directories can have attributes of the user.
     Ok(())
@@ -305,7 +334,7 @@ fn rewrite(
         return Err(Errno::STALE.into());
     }
     if content {
-        let source = attributes::open_unnoticed(redo)?;
+        let source = attributes::opened(redo, attributes::open_unnoticed)?;
         let target = match File::options().write(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 fs::set_permissions(path, fs::Permissions::from_mode(there.mode() & 0o7777 | 0o200))?;

@@ -6,8 +6,11 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _, fs::OpenOptionsExt as _},
-    path::Path,
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    },
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -24,17 +27,33 @@ const OVERLAY: &[u8] = b"user.overlay.";
 /// The longest value of an extended attribute, and of their list.
 const LONGEST: usize = 65_536;
 
-/// The extended attributes of an object, symbolic links not followed, without the overlay's own; sorted by name.
+/// The extended attributes of an object, symbolic links not followed, without the overlay's own; sorted by name. What the
+/// caller may list but not read has an empty value.
 ///
 /// # Errors
 /// What listing or reading them fails with; a file system without any has none.
 pub fn extended(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    list(path, |name| match value(path, name) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Some(Vec::new())),
+        result => result,
+    })
+}
+
+/// The same of an object in the store, which its owner may have closed to himself.
+///
+/// # Errors
+/// As [`extended`].
+pub(crate) fn extended_in_store(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    opened(path, |path| list(path, |name| value(path, name)))
+}
+
+fn list(
+    path: &Path,
+    value: impl Fn(&[u8]) -> io::Result<Option<Vec<u8>>>,
+) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut found = Vec::new();
-    for name in names(path)? {
-        if name.starts_with(OVERLAY) {
-            continue;
-        }
-        if let Some(value) = value(path, &name)? {
+    for name in names(path)?.into_iter().filter(|name| !name.starts_with(OVERLAY)) {
+        if let Some(value) = value(&name)? {
             found.push((name, value));
         }
     }
@@ -42,12 +61,13 @@ pub fn extended(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     Ok(found)
 }
 
-/// The overlay's own attribute `user.overlay.NAME` of an object.
+/// The overlay's own attribute `user.overlay.NAME` of an object in the store.
 ///
 /// # Errors
 /// What reading it fails with.
 pub fn overlay_note(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
-    value(path, &[OVERLAY, name.as_bytes()].concat())
+    let name = [OVERLAY, name.as_bytes()].concat();
+    opened(path, |path| value(path, &name))
 }
 
 /// Removes the overlay's own attributes from one object.
@@ -131,12 +151,12 @@ fn set_times(metadata: &fs::Metadata, to: &Path) -> io::Result<()> {
     Ok(utimensat(CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// Makes the extended attributes of `to` those of `from`.
+/// Makes the extended attributes of `to` those of `from`, which is in the store.
 ///
 /// # Errors
 /// What setting or removing one fails with.
 pub fn copy_extended(from: &Path, to: &Path) -> io::Result<()> {
-    let (wanted, present) = (extended(from)?, extended(to)?);
+    let (wanted, present) = (extended_in_store(from)?, extended(to)?);
     for (name, value) in wanted.iter().filter(|pair| !present.contains(pair)) {
         match lsetxattr(to, OsStr::from_bytes(name), value, XattrFlags::empty()) {
             Err(error) if !name.starts_with(b"security.selinux") => return Err(error.into()),
@@ -258,7 +278,7 @@ pub fn copy_object(from: &Path, to: &Path) -> io::Result<()> {
     let kind = FileType::from_raw_mode(metadata.mode());
     match kind {
         FileType::RegularFile => {
-            let source = open_unnoticed(from)?;
+            let source = opened(from, open_unnoticed)?;
             let target = File::options().write(true).create_new(true).mode(0o600).open(to)?;
             copy_content(&source, &target)?;
         }
@@ -278,6 +298,67 @@ pub fn open_unnoticed(path: &Path) -> io::Result<File> {
         // Only the owner may ask for it.
         Err(Errno::PERM) => Ok(openat(CWD, path, flags, Mode::empty())?.into()),
         result => Ok(result?.into()),
+    }
+}
+
+/// Does something with an object of the store that its owner may have closed to himself: opened for that time.
+///
+/// # Errors
+/// What it, or changing the mode, fails with.
+pub(crate) fn opened<T>(path: &Path, act: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
+    let result = act(path);
+    if !matches!(&result, Err(error) if error.kind() == io::ErrorKind::PermissionDenied) {
+        return result;
+    }
+    let closed = fs::symlink_metadata(path)?;
+    if closed.uid() != rustix::process::geteuid().as_raw() || closed.is_symlink() {
+        return result;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(closed.mode() & 0o7777 | 0o700))?;
+    let result = act(path);
+    fs::set_permissions(path, closed.permissions())?;
+    result
+}
+
+/// A directory that its owner may have closed to himself, open while this lives.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    closed: Option<(PathBuf, u32)>,
+}
+
+impl Opened {
+    /// Opens the directory if it is the user's own and closed to him.
+    ///
+    /// # Errors
+    /// What looking at it or changing its mode fails with.
+    pub(crate) fn directory(path: &Path) -> io::Result<Opened> {
+        let metadata = fs::symlink_metadata(path)?;
+        let user = rustix::process::geteuid();
+        if user.is_root() || metadata.mode() & 0o700 == 0o700 || metadata.uid() != user.as_raw() {
+            return Ok(Opened { closed: None });
+        }
+        let mode = metadata.mode() & 0o7777;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o700))?;
+        Ok(Opened { closed: Some((path.to_owned(), mode)) })
+    }
+
+    /// The mode that the directory at `path` has when it is closed again, if it is this one.
+    pub(crate) fn mode_of(&self, path: &Path) -> Option<u32> {
+        self.closed.as_ref().filter(|(closed, _)| closed == path).map(|(_, mode)| *mode)
+    }
+
+    /// Says whether it was closed.
+    pub(crate) fn was_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if let Some((path, mode)) = &self.closed {
+            // It was changed a moment ago, so it can be changed; if it is gone there is nothing to close.
+            let _ = fs::set_permissions(path, fs::Permissions::from_mode(*mode));
+        }
     }
 }
 

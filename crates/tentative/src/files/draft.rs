@@ -70,12 +70,13 @@ fn can_hold_upper(file_system: &str) -> bool {
 
 /// Decides everything about a plan.
 pub(super) fn draft(transaction: &Transaction, privilege: Privilege) -> Result<Plan, PlanError> {
-    let mounts: Vec<Mount> =
-        mountinfo::visible().map_err(PlanError::Mounts)?.into_iter().filter(is_ours).collect();
+    let found = mountinfo::read().map_err(PlanError::Mounts)?;
+    let mounts: Vec<Mount> = found.visible.into_iter().filter(is_ours).collect();
     let mut drafting = Drafting {
         store: transaction.dir(),
         store_mount: mountinfo::mount_of(transaction.dir()),
         mounts: &mounts,
+        mount_points: &found.points,
         privilege,
         number: 0,
         covers: Vec::new(),
@@ -120,6 +121,8 @@ struct Drafting<'a> {
     store: &'a Path,
     store_mount: Option<u64>,
     mounts: &'a [Mount],
+    /// Where anything is mounted, reachable or not: the kernel counts all of them.
+    mount_points: &'a [PathBuf],
     privilege: Privilege,
     number: usize,
     covers: Vec<Cover>,
@@ -175,7 +178,7 @@ impl Drafting<'_> {
     }
 
     fn holds_mounts(&self, directory: &Path) -> bool {
-        let all = self.mounts.iter().map(|mount| mount.path.as_path()).chain(SANDBOX_OWN.map(Path::new));
+        let all = self.mount_points.iter().map(PathBuf::as_path).chain(SANDBOX_OWN.map(Path::new));
         all.into_iter().any(|path| path != directory && path.starts_with(directory))
     }
 
@@ -187,9 +190,16 @@ impl Drafting<'_> {
     /// Mounts of the outside are locked below `directory`: the kernel wants no overlay over it, so a skeleton stands
     /// for the directory itself and each entry gets a cover of its own.
     fn cover_split(&mut self, directory: &Path, mount: &Mount, near: Option<&Path>) -> io::Result<()> {
+        let entries = match fs::read_dir(directory) {
+            // Nobody can look in here: the skeleton above has it, as closed as it is outside.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && directory != mount.path => {
+                return Ok(());
+            }
+            result => result?,
+        };
         let skeleton = self.numbered("skeleton");
         self.push_overlay(directory, mount, near, Some(skeleton));
-        for entry in fs::read_dir(directory)? {
+        for entry in entries {
             let entry = entry?;
             let (path, kind) = (entry.path(), entry.file_type()?);
             if self.is_mount_point(&path) || kind.is_symlink() {
@@ -201,7 +211,7 @@ impl Drafting<'_> {
                 } else {
                     self.cover_directory(&path, mount, near);
                 }
-            } else if !is_copied_into_skeleton(&path, &entry.metadata()?) {
+            } else if entry.metadata().is_ok_and(|metadata| !is_copied_into_skeleton(&path, &metadata)) {
                 self.push(&path, mount, CoverKind::ReadOnly);
                 let reason = format!("{} is read-only inside: mounts lie beside it", name::shown(&path));
                 self.gaps.push(Gap { layer: Layer::Files, reason });
@@ -321,23 +331,35 @@ pub(super) fn make_skeleton(directory: &Path, skeleton: &Path) -> io::Result<()>
     fs::create_dir_all(skeleton)?;
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        let (from, to, kind) = (entry.path(), skeleton.join(entry.file_name()), entry.file_type()?);
-        if kind.is_dir() {
-            fs::create_dir(&to)?;
-            let mode = ancestors::mode_inside(&from, Privilege::User);
-            attributes::copy_directory(&from, &to, mode)?;
-        } else if kind.is_symlink() {
-            std::os::unix::fs::symlink(fs::read_link(&from)?, &to)?;
-        } else if is_copied_into_skeleton(&from, &entry.metadata()?) {
-            attributes::copy_file(&from, &to)?;
-            if accessat(CWD, &from, Access::WRITE_OK, AtFlags::EACCESS).is_err() {
-                let mode = fs::metadata(&to)?.mode() & 0o7555;
-                fs::set_permissions(&to, fs::Permissions::from_mode(mode))?;
+        match make_in_skeleton(&entry, skeleton) {
+            // Removed by somebody meanwhile.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(entry.path()).is_err() => {
             }
-        } else {
-            fs::write(&to, b"")?;
+            result => result?,
         }
     }
     let mode = ancestors::mode_inside(directory, Privilege::User);
     attributes::copy_directory(directory, skeleton, mode)
+}
+
+fn make_in_skeleton(entry: &fs::DirEntry, skeleton: &Path) -> io::Result<()> {
+    let (from, to, kind) = (entry.path(), skeleton.join(entry.file_name()), entry.file_type()?);
+    if kind.is_dir() {
+        fs::create_dir(&to)?;
+        let mode = ancestors::mode_inside(&from, Privilege::User);
+        return attributes::copy_directory(&from, &to, mode);
+    }
+    if kind.is_symlink() {
+        return std::os::unix::fs::symlink(fs::read_link(&from)?, &to);
+    }
+    if !is_copied_into_skeleton(&from, &entry.metadata()?) {
+        return fs::write(&to, b"");
+    }
+    attributes::copy_file(&from, &to)?;
+    if accessat(CWD, &from, Access::WRITE_OK, AtFlags::EACCESS).is_err() {
+        let mode = fs::metadata(&to)?.mode() & 0o7555;
+        fs::set_permissions(&to, fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
 }

@@ -109,7 +109,11 @@ impl Plan {
     fn mount_one(&self, cover: &Cover, new_root: &Path) -> Result<(), MountError> {
         let bind = |source| MountError::Bind { path: cover.path.clone(), source };
         let made = match &cover.kind {
-            CoverKind::Overlay { lower, upper, work, .. } => overlay(cover, lower, upper, work)?,
+            CoverKind::Overlay { lower, upper, work, .. } => match overlay(cover, lower, upper, work) {
+                // Removed by somebody since the plan was made: there is nothing to cover.
+                Err(_) if fs::symlink_metadata(&cover.path).is_err() => return Ok(()),
+                result => result?,
+            },
             CoverKind::ReadOnly => read_only(&cover.path, self.privilege).map_err(bind)?,
             CoverKind::Copy { copy } => open_tree(CWD, copy, CLONE).map_err(bind)?,
             CoverKind::Masked => empty("0555", true).map_err(bind)?,

@@ -30,12 +30,25 @@ pub struct Mount {
     pub is_file: bool,
 }
 
-/// The mounts of this namespace that are visible at their path (not covered by another), parents first.
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounts {
+    /// The mounts that can be reached at their path and are not covered by another one, parents first.
+    pub visible: Vec<Mount>,
+    /// Where anything is mounted, whether it can be reached or not.
+    pub points: Vec<PathBuf>,
+}
+
+/// Reads the mounts of this namespace.
 ///
 /// # Errors
 /// When `/proc/self/mountinfo` cannot be read.
-pub fn visible() -> io::Result<Vec<Mount>> {
-    let mut mounts: Vec<Mount> = parse(&fs::read("/proc/self/mountinfo")?)
+pub fn read() -> io::Result<Mounts> {
+    let all = parse(&fs::read("/proc/self/mountinfo")?);
+    let mut points: Vec<PathBuf> = all.iter().map(|mount| mount.path.clone()).collect();
+    points.sort();
+    points.dedup();
+    let mut visible: Vec<Mount> = all
         .into_iter()
         .filter_map(|mut mount| {
             let found = look(&mount.path)?;
@@ -43,8 +56,8 @@ pub fn visible() -> io::Result<Vec<Mount>> {
             (found.mount == mount.id).then_some(mount)
         })
         .collect();
-    mounts.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(mounts)
+    visible.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(Mounts { visible, points })
 }
 
 /// The number of the mount that `path` is on; none if it cannot be reached.
@@ -122,6 +135,6 @@ mod tests {
 
     #[test]
     fn the_root_is_visible() {
-        assert!(visible().unwrap().iter().any(|mount| mount.path == Path::new("/")));
+        assert!(read().unwrap().visible.iter().any(|mount| mount.path == Path::new("/")));
     }
 }

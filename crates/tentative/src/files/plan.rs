@@ -188,7 +188,8 @@ impl Plan {
                 }
                 let mut found = 0;
                 for ancestor in ancestors {
-                    found += fs::read_dir(upper.join(&ancestor.path))?.count();
+                    let directory = upper.join(&ancestor.path);
+                    found += attributes::opened(&directory, |path| Ok(fs::read_dir(path)?.count()))?;
                 }
                 if found != expected {
                     return Ok(false);

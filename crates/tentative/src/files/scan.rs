@@ -15,7 +15,7 @@ use std::{
 use crate::{
     change::ChangeKind,
     files::{
-        attributes,
+        attributes::{self, Opened},
         changes::{FileChange, ScanError, attribute_words, words},
         identity::{self, Found, Origin},
         moment::Moment,
@@ -73,6 +73,8 @@ pub(crate) struct Scan {
     pub(crate) changes: Vec<FileChange>,
     /// For a commit.
     pub(crate) operations: Vec<Operation>,
+    /// Upper directories that are closed to their owner; they have to be open for a commit.
+    pub(crate) closed: Vec<PathBuf>,
     /// Paths that were changed inside while the file of the outside vanished.
     pub(crate) vanished: Vec<PathBuf>,
 }
@@ -173,6 +175,7 @@ struct Walk<'a> {
     operations: Vec<Operation>,
     hidden: Vec<Hidden>,
     orphans: Vec<Orphan>,
+    closed: Vec<PathBuf>,
     /// Upper objects with several names: where they are, and which name is that of the original.
     names: BTreeMap<(u64, u64), Vec<(PathBuf, bool)>>,
 }
@@ -211,6 +214,7 @@ impl<'a> Walk<'a> {
             operations: Vec::new(),
             hidden: Vec::new(),
             orphans: Vec::new(),
+            closed: Vec::new(),
             names: BTreeMap::new(),
         }
     }
@@ -264,7 +268,7 @@ impl<'a> Walk<'a> {
         };
         let extended_differ = !self.ancestors.contains_key(below)
             && attributes::extended(&lower).map_err(read(&lower))?
-                != attributes::extended(&upper).map_err(read(&upper))?;
+                != attributes::extended_in_store(&upper).map_err(read(&upper))?;
         if owner_differs || mode_differs || extended_differ {
             self.change(ChangeKind::Metadata, below, Some(old), Some(new));
             self.operation(Deed::Update { content: false }, below, Some(lower));
@@ -279,11 +283,15 @@ impl<'a> Walk<'a> {
     /// Walks the entries of one upper directory.
     fn entries(&mut self, here: Here<'_>) -> Result<(), ScanError> {
         let directory = self.upper.join(here.below);
-        let names = names_in(&directory)?;
+        let opened = Opened::directory(&directory).map_err(read(&directory))?;
+        if opened.was_closed() && !here.in_tree {
+            self.closed.push(directory.clone());
+        }
+        let names = names_in_upper(&directory)?;
         if here.has_lower && !here.merged {
             // A directory that took another one's place: what it lacks is deleted.
             let lower = self.lower.join(here.below);
-            for name in names_in(&lower)?.difference(&names) {
+            for name in names_in_lower(&lower)?.difference(&names) {
                 if let Some(old) = look(&lower.join(name))? {
                     self.deleted(&here.below.join(name), &old)?;
                 }
@@ -449,7 +457,7 @@ impl<'a> Walk<'a> {
         if differs == Differences::Attributes {
             let (lower, upper) = (self.lower.join(below), self.upper.join(below));
             let extended = attributes::extended(&lower).map_err(read(&lower))?
-                != attributes::extended(&upper).map_err(read(&upper))?;
+                != attributes::extended_in_store(&upper).map_err(read(&upper))?;
             let (before, after) = attribute_words(old, new, extended);
             if let Some(change) = self.changes.last_mut() {
                 change.before = change.before.take().map(|words| words + &before);
@@ -483,7 +491,7 @@ impl<'a> Walk<'a> {
         };
         let same = attributes_of(old) == attributes_of(new)
             && attributes::extended(&lower).map_err(read(&lower))?
-                == attributes::extended(&upper).map_err(read(&upper))?;
+                == attributes::extended_in_store(&upper).map_err(read(&upper))?;
         Ok(if same { Differences::None } else { Differences::Attributes })
     }
 
@@ -495,14 +503,7 @@ impl<'a> Walk<'a> {
             self.hidden.push(Hidden { path: self.outside(below), lower, metadata: old.clone() });
             return Ok(());
         }
-        let names = match names_in(&lower) {
-            // The user deleted what he may not look into: an empty directory, or the commit will refuse it.
-            Err(ScanError::Read { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
-                BTreeSet::new()
-            }
-            result => result?,
-        };
-        for name in names {
+        for name in names_in_lower(&lower)? {
             if let Some(old) = look(&lower.join(&name))? {
                 self.deleted(&below.join(&name), &old)?;
             }
@@ -517,6 +518,7 @@ impl<'a> Walk<'a> {
         self.match_index(work)?;
         whole.changes.append(&mut self.changes);
         whole.operations.append(&mut self.operations);
+        whole.closed.append(&mut self.closed);
         Ok(())
     }
 
@@ -621,7 +623,7 @@ impl<'a> Walk<'a> {
         if linked.is_empty() || !index.is_dir() {
             return Ok(());
         }
-        for name in names_in(&index)? {
+        for name in names_in_upper(&index)? {
             let entry = index.join(name);
             let Some(metadata) = look(&entry)? else { continue };
             if !metadata.is_file() || self.names.contains_key(&(metadata.dev(), metadata.ino())) {
@@ -658,8 +660,19 @@ impl Differences {
     }
 }
 
-fn names_in(directory: &Path) -> Result<BTreeSet<OsString>, ScanError> {
-    fs::read_dir(directory)
-        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.file_name())).collect())
-        .map_err(read(directory))
+/// The names in a directory of the upper tree, which is open.
+fn names_in_upper(directory: &Path) -> Result<BTreeSet<OsString>, ScanError> {
+    list(directory).map_err(read(directory))
+}
+
+/// The names in a directory of the lower tree; none where the user may not look, since he could not inside either.
+fn names_in_lower(directory: &Path) -> Result<BTreeSet<OsString>, ScanError> {
+    match list(directory) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(BTreeSet::new()),
+        result => result.map_err(read(directory)),
+    }
+}
+
+fn list(directory: &Path) -> io::Result<BTreeSet<OsString>> {
+    fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
 }

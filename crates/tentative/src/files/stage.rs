@@ -5,7 +5,7 @@
 //! mounted, and after [`Staged::abandon`] the code may go on.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
@@ -20,11 +20,11 @@ use tentative_sys::{
 use crate::{
     files::{
         apply::Published,
-        attributes,
+        attributes::{self, Opened},
         changes::ScanError,
         conflict::{self, Conflict},
         plan::{Cover, CoverKind, Plan},
-        scan::{self, Deed, Operation},
+        scan::{self, Deed, Operation, Scan},
         tree,
     },
     journal::{AttributeSet, Inode, Journal, JournalError, Step},
@@ -232,13 +232,23 @@ fn prepare(transaction: &Transaction, options: StageOptions) -> Result<Prepared,
         return Err(StageError::Conflicts(conflicts));
     }
     crash::point("stage-checked");
-    let mut staging =
-        Staging { transaction, plan: &plan, number: 0, steps: Steps::default(), growth: Vec::new() };
+    let (opened, used) = open_used(&scan)?;
+    let mut staging = Staging {
+        transaction,
+        plan: &plan,
+        number: 0,
+        steps: Steps::default(),
+        growth: Vec::new(),
+        closed: BTreeMap::new(),
+        opened,
+    };
     for operation in &scan.operations {
         staging.operation(operation)?;
     }
     staging.check_room()?;
-    let steps = staging.steps.in_order();
+    let closed = std::mem::take(&mut staging.closed);
+    let steps = std::mem::take(&mut staging.steps).in_order(&used, closed);
+    drop(staging);
     // Pending ones are on disk already.
     if transaction.phase()? != Phase::Pending {
         for upper in plan.covers.iter().filter_map(upper) {
@@ -251,6 +261,21 @@ fn prepare(transaction: &Transaction, options: StageOptions) -> Result<Prepared,
     crash::point("stage-synced");
     let journal = Journal::intend(transaction.dir(), id, &steps)?;
     Ok((journal, steps, Some(plan)))
+}
+
+/// Opens the closed upper directories for the time of staging; those that hold something a commit uses.
+fn open_used(scan: &Scan) -> Result<(Vec<Opened>, Vec<PathBuf>), StageError> {
+    let used = |directory: &&PathBuf| {
+        scan.operations
+            .iter()
+            .any(|operation| operation.upper.starts_with(directory) && operation.upper != **directory)
+    };
+    let used: Vec<PathBuf> = scan.closed.iter().filter(used).cloned().collect();
+    let open = |path: &PathBuf| {
+        Opened::directory(path).map_err(|source| StageError::Look { path: path.clone(), source })
+    };
+    // Parents before children: a closed one hides what is below.
+    Ok((used.iter().map(open).collect::<Result<_, _>>()?, used))
 }
 
 fn upper(cover: &Cover) -> Option<&Path> {
@@ -274,11 +299,30 @@ struct Steps {
 }
 
 impl Steps {
-    fn in_order(mut self) -> Vec<Step> {
+    /// `used` are closed directories of the store, `closed` those of the outside with their modes.
+    fn in_order(mut self, used: &[PathBuf], closed: BTreeMap<PathBuf, (u32, Inode)>) -> Vec<Step> {
         // What is taken aside to live on under another name is not removed.
         let taken: BTreeSet<PathBuf> = self.take.iter().map(|step| step.path().to_owned()).collect();
         self.remove.retain(|step| !taken.contains(step.path()));
-        [self.hidden, self.take, self.remove, self.put, self.link, self.rewrite, self.times].concat()
+        let open = used.iter().chain(closed.keys()).map(|path| Step::Open { path: path.clone() }).collect();
+        let mut last = [self.rewrite, self.times].concat();
+        for (path, (mode, inode)) in closed {
+            let mut closes = false;
+            for step in last.iter_mut().filter(|step| *step.path() == path) {
+                if let Step::Rewrite { attributes, .. } = step {
+                    attributes.mode.get_or_insert(mode);
+                    closes = true;
+                }
+            }
+            if !closes {
+                let attributes = AttributeSet { mode: Some(mode), ..AttributeSet::default() };
+                let redo = path.clone();
+                last.push(Step::Rewrite { redo, path, inode, content: false, attributes, moves: false });
+            }
+        }
+        // Children first: closing a directory, or setting its times, comes after what happens in it.
+        last.sort_by_key(|step| std::cmp::Reverse(step.path().components().count()));
+        [open, self.hidden, self.take, self.remove, self.put, self.link, last].concat()
     }
 }
 
@@ -289,6 +333,10 @@ struct Staging<'a> {
     steps: Steps,
     /// Where files grow in place, and by how many bytes.
     growth: Vec<(PathBuf, u64)>,
+    /// The user's own directories of the outside that are closed to him, with their modes: the code opened them.
+    closed: BTreeMap<PathBuf, (u32, Inode)>,
+    /// Closed directories of the store, open as long as this lives.
+    opened: Vec<Opened>,
 }
 
 impl Staging<'_> {
@@ -307,7 +355,7 @@ impl Staging<'_> {
                 Ok(())
             }
             Deed::Link { first } => {
-                may_change_entry(&operation.path)?;
+                self.may_change_entry(&operation.path)?;
                 let aside = self.aside(operation)?;
                 let (first, path) = (first.clone(), operation.path.clone());
                 self.steps.link.push(Step::Link { first, path, aside });
@@ -321,8 +369,6 @@ impl Staging<'_> {
                 if own && !self.plan.begun.is_before_change_of(&there) {
                     let step = self.rewrite(operation, false, false)?;
                     self.steps.times.push(step);
-                    // Children first: putting something into a directory changes its times.
-                    self.steps.times.sort_by_key(|step| std::cmp::Reverse(step.path().components().count()));
                 }
                 Ok(())
             }
@@ -330,7 +376,7 @@ impl Staging<'_> {
     }
 
     fn remove(&mut self, operation: &Operation) -> Result<(), StageError> {
-        may_change_entry(&operation.path)?;
+        self.may_change_entry(&operation.path)?;
         let there = look(&operation.path)?;
         may_move(&operation.path, &there)?;
         let aside = self.aside(operation)?;
@@ -341,7 +387,7 @@ impl Staging<'_> {
 
     fn place(&mut self, operation: &Operation, renamed_from: Option<&Path>) -> Result<(), StageError> {
         let path = &operation.path;
-        may_change_entry(path)?;
+        self.may_change_entry(path)?;
         if let Ok(there) = fs::symlink_metadata(path) {
             may_move(path, &there)?;
         }
@@ -352,7 +398,21 @@ impl Staging<'_> {
         }
         let staged = self.staged(operation)?;
         let strip = staged == operation.upper;
-        let inode = Inode::of(&look(&staged)?);
+        let new = look(&staged)?;
+        let inode = Inode::of(&new);
+        if new.is_dir() && new.mode() & 0o200 == 0 && !rustix::process::geteuid().is_root() {
+            // It has to be opened to be moved.
+            let attributes = AttributeSet { mode: Some(new.mode() & 0o7777), ..AttributeSet::default() };
+            let (redo, path) = (path.clone(), path.clone());
+            self.steps.rewrite.push(Step::Rewrite {
+                redo,
+                path,
+                inode,
+                content: false,
+                attributes,
+                moves: false,
+            });
+        }
         self.steps.put.push(Step::Put { staged, path: path.clone(), inode, strip });
         Ok(())
     }
@@ -362,7 +422,7 @@ impl Staging<'_> {
         let there = look(from)?;
         let kept = there.is_file() && (there.nlink() > 1 || open_elsewhere(from) != OpenElsewhere::No);
         let same_mount = look(&self.plan.covers[operation.cover].path)?.dev() == there.dev();
-        if !kept || !same_mount || may_change_entry(from).is_err() {
+        if !kept || !same_mount || self.may_change_entry(from).is_err() {
             return Ok(false);
         }
         let aside = self.aside(operation)?;
@@ -395,7 +455,7 @@ impl Staging<'_> {
             || there.nlink() > 1
             || there.uid() != look(&operation.upper)?.uid()
             || open_elsewhere(&operation.path) != OpenElsewhere::No
-            || may_change_entry(&operation.path).is_err();
+            || self.may_change_entry(&operation.path).is_err();
         // A running program cannot be written to; whoever replaces it outside has to rename too.
         if in_place && !(content && is_running(&operation.path)) {
             let step = self.rewrite(operation, content, false)?;
@@ -417,6 +477,10 @@ impl Staging<'_> {
         }
         let seen = operation.lower.as_deref().unwrap_or(&operation.path);
         let mut attributes = differing(seen, &operation.upper)?;
+        if let Some(mode) = self.opened.iter().find_map(|opened| opened.mode_of(&operation.upper)) {
+            // It is open only for the time of staging.
+            attributes.mode = (mode != there.mode() & 0o7777).then_some(mode);
+        }
         if content {
             // Writing sets it to now.
             attributes.modified = Some((new.mtime(), new.mtime_nsec()));
@@ -468,6 +532,31 @@ impl Staging<'_> {
         }
     }
 
+    /// Says whether the user may make, replace or remove the entry `path` of its directory.
+    fn may_change_entry(&mut self, path: &Path) -> Result<(), StageError> {
+        let refused = || StageError::Permission { path: path.to_owned() };
+        let parent = path.parent().ok_or_else(refused)?;
+        let Ok(directory) = fs::symlink_metadata(parent) else {
+            // It is made by this commit too.
+            return Ok(());
+        };
+        let user = rustix::process::geteuid();
+        if accessat(CWD, parent, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_err() {
+            if directory.uid() != user.as_raw() {
+                return Err(refused());
+            }
+            let mode = directory.mode() & 0o7777;
+            self.closed.entry(parent.to_owned()).or_insert((mode, Inode::of(&directory)));
+        }
+        if directory.mode() & 0o1000 == 0 || user.is_root() || directory.uid() == user.as_raw() {
+            return Ok(());
+        }
+        match fs::symlink_metadata(path) {
+            Ok(there) if there.uid() != user.as_raw() => Err(refused()),
+            _ => Ok(()),
+        }
+    }
+
     fn check_room(&self) -> Result<(), StageError> {
         let mut needed: Vec<(u64, PathBuf, u64)> = Vec::new();
         for (path, bytes) in &self.growth {
@@ -493,28 +582,10 @@ fn look(path: &Path) -> Result<fs::Metadata, StageError> {
     fs::symlink_metadata(path).map_err(|source| StageError::Look { path: path.to_owned(), source })
 }
 
-/// Says whether the user may make, replace or remove the entry `path` of its directory.
-fn may_change_entry(path: &Path) -> Result<(), StageError> {
-    let refused = || StageError::Permission { path: path.to_owned() };
-    let parent = path.parent().ok_or_else(refused)?;
-    let Ok(directory) = fs::symlink_metadata(parent) else {
-        // It is made by this commit too.
-        return Ok(());
-    };
-    accessat(CWD, parent, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).map_err(|_| refused())?;
-    let user = rustix::process::geteuid();
-    if directory.mode() & 0o1000 == 0 || user.is_root() || directory.uid() == user.as_raw() {
-        return Ok(());
-    }
-    match fs::symlink_metadata(path) {
-        Ok(there) if there.uid() != user.as_raw() => Err(refused()),
-        _ => Ok(()),
-    }
-}
-
 /// Moving a directory to another parent writes its `..`.
 fn may_move(path: &Path, there: &fs::Metadata) -> Result<(), StageError> {
-    if there.is_dir() && accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_err() {
+    let own = there.uid() == rustix::process::geteuid().as_raw();
+    if there.is_dir() && !own && accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_err() {
         return Err(StageError::Permission { path: path.to_owned() });
     }
     Ok(())
@@ -540,10 +611,9 @@ fn is_running(path: &Path) -> bool {
 
 /// The attributes in which the object at `new` differs from the one at `old`.
 fn differing(old: &Path, new: &Path) -> Result<AttributeSet, StageError> {
-    let extended_of = |path: &Path| {
-        attributes::extended(path).map_err(|source| StageError::Look { path: path.to_owned(), source })
-    };
-    let extended = extended_of(old)? != extended_of(new)?;
+    let failed = |path: &Path, source| StageError::Look { path: path.to_owned(), source };
+    let extended = attributes::extended(old).map_err(|source| failed(old, source))?
+        != attributes::extended_in_store(new).map_err(|source| failed(new, source))?;
     let (old, new) = (look(old)?, look(new)?);
     let mode = (!new.is_symlink() && old.mode() != new.mode()).then_some(new.mode() & 0o7777);
     let owner = ((old.uid(), old.gid()) != (new.uid(), new.gid())).then_some((new.uid(), new.gid()));
@@ -566,10 +636,12 @@ fn copy_into(
     let metadata = fs::symlink_metadata(from)?;
     if metadata.is_dir() {
         fs::create_dir(to)?;
+        let opened = Opened::directory(from)?;
         for entry in fs::read_dir(from)? {
             let name = entry?.file_name();
             copy_into(&from.join(&name), &to.join(&name), links)?;
         }
+        drop(opened);
         return attributes::copy_all(from, to);
     }
     if metadata.nlink() > 1 {

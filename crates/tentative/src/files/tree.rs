@@ -6,7 +6,10 @@ use std::{
     path::Path,
 };
 
-use crate::store::StoreError;
+use crate::{
+    files::attributes::{self, Opened},
+    store::StoreError,
+};
 
 /// Removes a tree, of which nothing needs to be there.
 ///
@@ -50,23 +53,14 @@ pub(crate) fn sync(path: &Path) -> Result<(), StoreError> {
     if !metadata.is_dir() && !metadata.is_file() {
         return Ok(());
     }
-    let opened = match fs::File::open(path) {
-        // The work directory, or a file that the code made unreadable: opened for its owner.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            fs::set_permissions(path, fs::Permissions::from_mode(metadata.mode() & 0o7777 | 0o400))
-                .map_err(failed)?;
-            let opened = fs::File::open(path);
-            fs::set_permissions(path, metadata.permissions()).map_err(failed)?;
-            opened.map_err(failed)?
-        }
-        result => result.map_err(failed)?,
-    };
-    if metadata.is_dir() && metadata.mode() & 0o500 == 0o500 {
+    if metadata.is_dir() {
+        let _opened = Opened::directory(path).map_err(failed)?;
         for entry in fs::read_dir(path).map_err(failed)? {
             sync(&entry.map_err(failed)?.path())?;
         }
+        return fs::File::open(path).and_then(|directory| directory.sync_all()).map_err(failed);
     }
-    opened.sync_all().map_err(failed)
+    attributes::opened(path, |path| fs::File::open(path)?.sync_all()).map_err(failed)
 }
 
 /// Bytes that a tree occupies; what cannot be read counts nothing.

@@ -42,6 +42,13 @@ pub struct AttributeSet {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "lowercase")]
 pub enum Step {
+    /// Gives the owner of a directory, who is not root, the permissions that later steps need. Taken again, it does the
+    /// same; a later step sets the mode that the directory is to have.
+    Open {
+        /// The directory, outside or in the store.
+        #[serde(with = "name::one")]
+        path: PathBuf,
+    },
     /// Moves an original aside that will get another name. Done when `aside` is there.
     Take {
         /// Where it is.
@@ -113,7 +120,8 @@ impl Step {
     #[must_use]
     pub fn path(&self) -> &std::path::Path {
         match self {
-            Step::Take { path, .. }
+            Step::Open { path }
+            | Step::Take { path, .. }
             | Step::Remove { path, .. }
             | Step::Put { path, .. }
             | Step::Link { path, .. }

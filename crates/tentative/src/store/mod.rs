@@ -249,7 +249,8 @@ fn try_lock(dir: &Path) -> Result<Option<OwnedFd>, StoreError> {
 /// Replaces a file by rename; `durable` waits until content and name are on disk.
 fn replace(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
+    // Several processes may make the store at once; each writes its own.
+    name.push(format!(".new-{}", std::process::id()));
     let fresh = path.with_file_name(name);
     let mut file = fs::File::create(&fresh)?;
     file.write_all(content)?;

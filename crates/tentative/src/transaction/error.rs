@@ -2,7 +2,10 @@
 
 use std::io;
 
-use tentative_sys::transplant::{self, BeginStep, Step};
+use tentative_sys::{
+    process::descriptors::Inherited,
+    transplant::{self, BeginStep, Step},
+};
 
 use crate::{layer::Layer, process::gaps::Uncontained};
 
@@ -21,6 +24,62 @@ pub enum BeginError {
         /// What it is.
         kind: Uncontained,
     },
+    /// A descriptor could not be looked at.
+    #[error("cannot inspect descriptor {number}")]
+    Inspect {
+        /// Its number.
+        number: i32,
+        /// Why.
+        #[source]
+        source: rustix::io::Errno,
+    },
+    /// A file without a name.
+    #[error("descriptor {number} is a file that was deleted, which cannot be contained yet")]
+    Unlinked {
+        /// Its number.
+        number: i32,
+    },
+    /// A descriptor could not be opened again inside.
+    #[error("descriptor {number} cannot be opened again in the sandbox: {errno}")]
+    Reopen {
+        /// Its number.
+        number: i32,
+        /// What the kernel said; `ESTALE` when its path names another file now.
+        errno: rustix::io::Errno,
+    },
+    /// The working directory is gone.
+    #[error("the working directory cannot be named")]
+    Directory(#[source] io::Error),
+    /// No `tentative` executable.
+    #[error("the executable 'tentative', which serves as the monitor, is not on the search path")]
+    NoExecutable,
+    /// The monitor could not be started or talked to.
+    #[error("cannot start the monitor {}: {source}", executable.display())]
+    Monitor {
+        /// Its executable.
+        executable: std::path::PathBuf,
+        /// Why.
+        source: rustix::io::Errno,
+    },
+    /// The session died before the branch began.
+    #[error("the monitor died before the transaction began: {source}")]
+    Session {
+        /// What the socket said.
+        source: rustix::io::Errno,
+    },
+    /// The sandbox is not to be had.
+    #[error("{reason}")]
+    Sandbox {
+        /// The layer that cannot be contained.
+        layer: Layer,
+        /// Why.
+        reason: String,
+        /// What helps.
+        remedy: String,
+    },
+    /// No memory for captured output.
+    #[error("cannot make room for the captured output: {0}")]
+    Output(rustix::io::Errno),
     /// Other threads run.
     #[error("the process has {threads} threads; a transaction needs it to have one")]
     Threads {
@@ -53,8 +112,6 @@ const fn step_name(step: BeginStep) -> &'static str {
         BeginStep::MainThread => "name the thread",
         BeginStep::SharedMapping => "list the mappings",
         BeginStep::Namespaces => "enter the sandbox",
-        BeginStep::Filter => "install the filter",
-        BeginStep::Listener => "hand the filter's listener over",
         BeginStep::Clone => "clone the process",
         BeginStep::Wait => "watch the branch",
         BeginStep::Branch => "set the branch up",
@@ -66,9 +123,11 @@ impl BeginError {
     #[must_use]
     pub const fn layer(&self) -> Layer {
         match self {
-            BeginError::ListDescriptors(_) | BeginError::Descriptor { .. } => Layer::Process,
+            BeginError::Sandbox { layer, .. } => *layer,
             BeginError::Threads { .. } | BeginError::NotMainThread => Layer::Threads,
             BeginError::SharedMapping { .. } | BeginError::Kernel { .. } => Layer::Memory,
+            BeginError::NoExecutable | BeginError::Monitor { .. } | BeginError::Session { .. } => Layer::Kin,
+            _ => Layer::Process,
         }
     }
 
@@ -79,6 +138,18 @@ impl BeginError {
             BeginError::Descriptor { number, .. } => {
                 format!("close descriptor {number} before the transaction, or open it inside")
             }
+            BeginError::Unlinked { number } => format!("close descriptor {number} before the transaction"),
+            BeginError::Reopen { number, .. } => {
+                format!("close descriptor {number} before the transaction, or open it inside")
+            }
+            BeginError::Inspect { .. } => "is /proc mounted?".to_owned(),
+            BeginError::Directory(_) => "change to a directory that exists".to_owned(),
+            BeginError::NoExecutable | BeginError::Monitor { .. } | BeginError::Session { .. } => {
+                "install the package with its executable, or go without the layers that need it: \
+                 without={\"files\", \"kin\", \"world\"}"
+                    .to_owned()
+            }
+            BeginError::Sandbox { remedy, .. } => remedy.clone(),
             BeginError::Threads { .. } => {
                 "end the other threads first (join them, shut executors down)".to_owned()
             }
@@ -87,20 +158,24 @@ impl BeginError {
                 "unmap it first (multiprocessing.shared_memory, mmap with MAP_SHARED, SQLite in WAL mode)"
                     .to_owned()
             }
-            BeginError::ListDescriptors(_) | BeginError::Kernel { .. } => {
+            BeginError::Output(_) | BeginError::ListDescriptors(_) | BeginError::Kernel { .. } => {
                 "run 'tentative doctor', which tries each part of this and says what is missing".to_owned()
             }
         }
     }
 }
 
-impl From<transplant::BeginError> for BeginError {
-    fn from(error: transplant::BeginError) -> BeginError {
+impl BeginError {
+    /// The transplant's error, with the inherited descriptor that it may be about.
+    pub(super) fn of(error: transplant::BeginError, inherited: &[Inherited]) -> BeginError {
         match error.step {
             BeginStep::Threads if error.subject != 0 => BeginError::Threads { threads: error.subject },
             BeginStep::MainThread => BeginError::NotMainThread,
             BeginStep::SharedMapping if error.subject != 0 => {
                 BeginError::SharedMapping { address: error.subject }
+            }
+            BeginStep::Branch if error.subject < inherited.len() => {
+                BeginError::Reopen { number: inherited[error.subject].number, errno: error.errno }
             }
             step => BeginError::Kernel { step, errno: error.errno },
         }
@@ -174,8 +249,12 @@ pub struct CommitRefused {
 
 impl From<transplant::Refused> for CommitRefused {
     fn from(refused: transplant::Refused) -> CommitRefused {
-        let (subject, errno) =
-            (refused.refusal.subject, rustix::io::Errno::from_raw_os_error(refused.refusal.errno.max(1)));
+        let subject = refused.refusal.subject;
+        // Some steps refuse by themselves, without the kernel.
+        let errno = match refused.refusal.errno {
+            0 => rustix::io::Errno::NOTSUP,
+            errno => rustix::io::Errno::from_raw_os_error(errno),
+        };
         let reasons = match refused.refusal.step {
             Step::Threads => vec![Refusal::Threads { threads: subject }],
             Step::Children => vec![Refusal::Children { pid: subject }],

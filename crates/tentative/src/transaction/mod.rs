@@ -5,24 +5,35 @@
 //! the branch's. The caller flushes its buffers and runs its fork handlers around `begin`; this module knows no
 //! interpreter.
 
+mod capture;
 mod error;
+mod inherit;
+mod link;
+mod own;
 mod report;
 
 use std::{
+    ffi::CString,
+    io,
+    os::unix::ffi::OsStringExt as _,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
+use capture::Capture;
+
 pub use error::{BeginError, CommitRefused, Refusal};
+use link::Session;
 pub use report::{Cause, MemoryChanges, Report};
 use tentative_sys::{
     process::offsets::Offsets,
-    transplant::{self, Wishes},
+    transplant::{self, Entry, Wishes},
 };
 
 use crate::{
     containment::{Containment, Gap},
     layer::{Layer, LayerSet},
+    pathways,
     policy::Policy,
     process::gaps::{Open, open_descriptors},
 };
@@ -75,8 +86,7 @@ pub enum Begun {
 #[derive(Debug)]
 pub struct Branch {
     inner: transplant::Branch,
-    containment: Containment,
-    started: Instant,
+    after: Afterwards,
 }
 
 /// The origin's handle on a branch that asks for its commit.
@@ -97,7 +107,13 @@ pub struct Ended {
     pub report: Box<Report>,
     /// How long it ran.
     pub duration: Duration,
+    /// The files of the transaction, until this is dropped.
+    pub files: Files,
 }
+
+/// The files of a transaction whose memory is rolled back: discarded when this is dropped, unless they are kept.
+#[derive(Debug)]
+pub struct Files(Option<Session>);
 
 /// A transaction that was committed, seen in the origin after it.
 #[derive(Debug)]
@@ -108,10 +124,13 @@ pub struct Committed {
     pub duration: Duration,
 }
 
-/// What the origin needs when the branch has ended.
+/// What the origin needs when the branch has ended. The branch has a copy, which it must not use.
 #[derive(Debug)]
 struct Afterwards {
     offsets: Offsets,
+    session: Option<Session>,
+    capture: Option<Capture>,
+    output: Output,
     containment: Containment,
     started: Instant,
     memory_limit: bool,
@@ -122,37 +141,90 @@ struct Afterwards {
 /// # Errors
 /// What cannot be contained, before anything has happened.
 pub fn begin(options: &Options) -> Result<Begun, BeginError> {
-    check_descriptors()?;
-    let containment = Containment::from_gaps(options.without.iter().map(gap_without).collect());
-    let after = Afterwards {
-        offsets: Offsets::capture(),
-        containment: containment.clone(),
-        started: Instant::now(),
-        memory_limit: options.memory_limit.is_some(),
+    let mut open = open_descriptors().map_err(BeginError::ListDescriptors)?;
+    let known = own::numbers();
+    open.retain(|(number, _)| !known.contains(number));
+    check_descriptors(&open)?;
+    let directory = working_directory()?;
+    let session = if link::is_needed(options) { Some(Session::take(options)?) } else { None };
+    let capture = match options.output {
+        Output::Live => None,
+        Output::Hold | Output::Capture => Some(Capture::new().map_err(BeginError::Output)?),
     };
+    let plan = match &session {
+        Some(session) => {
+            session.start(options)?;
+            Some(inherit::plan(open, options.without)?)
+        }
+        None => None,
+    };
+    let known = own::numbers();
+    let filter = session.as_ref().map(|_| pathways::compile(options.without));
+    let entry = session.as_ref().zip(plan.as_ref()).map(|(session, plan)| Entry {
+        init: session.init(),
+        namespaces: session.ready.namespaces,
+        namespaces_of_branch: session.ready.namespaces_of_branch,
+        same_pid: !options.without.contains(Layer::Kin),
+        filter: filter.as_deref().unwrap_or_default(),
+        monitor: session.socket(),
+        own: &known,
+        capabilities: session.ready.capabilities,
+        directory: if options.without.contains(Layer::Files) { b"" } else { directory.as_bytes_with_nul() },
+        inherited: plan.entries.as_ptr(),
+        inherited_len: plan.entries.len(),
+    });
     let wishes = Wishes {
         timeout: options.timeout,
         memory_limit: options.memory_limit,
         decide: options.decide,
-        entry: None,
+        entry: entry.as_ref(),
+        output: capture.as_ref().map(Capture::descriptors),
     };
-    Ok(match transplant::begin(&wishes)? {
-        transplant::Begun::Inside(inner) => {
-            Begun::Inside(Branch { inner, containment, started: after.started })
+    let gaps = options.without.iter().map(gap_without);
+    let gaps = match &session {
+        Some(session) => session.ready.gaps.clone(),
+        None => gaps.collect(),
+    };
+    let after = Afterwards {
+        offsets: Offsets::capture(),
+        output: options.output,
+        containment: Containment::from_gaps(gaps),
+        started: Instant::now(),
+        memory_limit: options.memory_limit.is_some(),
+        session: None,
+        capture: None,
+    };
+    let begun = transplant::begin(&wishes);
+    // The plan's paths and the filter were needed up to here, in either process.
+    let after = Afterwards { session, capture, ..after };
+    match begun {
+        Ok(transplant::Begun::Inside(inner)) => {
+            own::enter_branch();
+            Ok(Begun::Inside(Branch { inner, after }))
         }
-        transplant::Begun::Frozen(inner) => Begun::Frozen(Frozen { inner, after }),
-        transplant::Begun::Ended(ended) => Begun::Ended(after.ended(ended)),
-    })
+        Ok(transplant::Begun::Frozen(inner)) => Ok(Begun::Frozen(Frozen { inner, after })),
+        Ok(transplant::Begun::Ended(ended)) => Ok(Begun::Ended(after.ended(ended))),
+        Err(error) => {
+            link::after_transaction();
+            Err(BeginError::of(error, plan.as_ref().map_or(&[], |plan| &plan.entries)))
+        }
+    }
+}
+
+fn working_directory() -> Result<CString, BeginError> {
+    let directory = std::env::current_dir().map_err(BeginError::Directory)?;
+    CString::new(directory.into_os_string().into_vec())
+        .map_err(|_| BeginError::Directory(io::ErrorKind::InvalidInput.into()))
 }
 
 fn gap_without(layer: Layer) -> Gap {
     Gap { layer, reason: format!("asked for without {layer}") }
 }
 
-fn check_descriptors() -> Result<(), BeginError> {
-    for (number, open) in open_descriptors().map_err(BeginError::ListDescriptors)? {
+fn check_descriptors(open: &[(i32, Open)]) -> Result<(), BeginError> {
+    for (number, open) in open {
         if let Open::Uncontained(kind) = open {
-            return Err(BeginError::Descriptor { number, kind });
+            return Err(BeginError::Descriptor { number: *number, kind: *kind });
         }
     }
     Ok(())
@@ -165,10 +237,12 @@ impl Branch {
     /// The reasons; the caller is still the branch and goes on.
     pub fn commit(&mut self) -> Result<Committed, CommitRefused> {
         let committed = self.inner.commit()?;
-        Ok(Committed {
-            report: Box::new(Report::new(self.containment.clone(), committed.counts.into())),
-            duration: self.started.elapsed(),
-        })
+        // In the origin: the numbers of the session's descriptors are its own again.
+        own::leave_branch();
+        let report = self.after.report(committed.counts.into());
+        let duration = self.after.started.elapsed();
+        self.after.close();
+        Ok(Committed { report, duration })
     }
 
     /// Ends the branch; `begin` returns in the origin with the payload.
@@ -179,6 +253,12 @@ impl Branch {
     /// What the branch has changed in memory so far.
     pub fn memory_changes(&mut self) -> MemoryChanges {
         self.inner.measure().into()
+    }
+
+    /// How far the branch is contained.
+    #[must_use]
+    pub fn containment(&self) -> &Containment {
+        &self.after.containment
     }
 }
 
@@ -196,25 +276,68 @@ impl Frozen {
     /// Rolls back.
     #[must_use]
     pub fn rollback(self) -> Ended {
-        let ended = self.inner.rollback();
-        self.after.ended(ended)
+        let report = self.report();
+        let mut ended = self.after.ended(self.inner.rollback());
+        ended.report = report;
+        ended
     }
 
-    /// How far the branch is contained.
+    /// What the frozen branch did.
     #[must_use]
-    pub fn containment(&self) -> &Containment {
-        &self.after.containment
+    pub fn report(&self) -> Box<Report> {
+        self.after.report(MemoryChanges::default())
+    }
+
+    /// How long it has run.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        self.after.started.elapsed()
+    }
+}
+
+impl Files {
+    /// Keeps them as a pending transaction; returns its id.
+    ///
+    /// # Errors
+    /// Why not, in words: there are none, or the monitor is gone.
+    pub fn keep(&self) -> Result<String, String> {
+        self.0.as_ref().map_or_else(|| Err("there are no files to keep".to_owned()), Session::keep)
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        self.0 = None;
+        link::after_transaction();
     }
 }
 
 impl Afterwards {
+    fn report(&self, memory: MemoryChanges) -> Box<Report> {
+        let findings = self.session.as_ref().and_then(Session::findings).unwrap_or_default();
+        let (stdout, stderr) = self.capture.as_ref().map(Capture::read).unwrap_or_default();
+        Box::new(Report::new(self.containment.clone(), memory, findings, (stdout, stderr)))
+    }
+
+    /// The session ends with its socket; held output is delivered.
+    fn close(&mut self) {
+        self.session = None;
+        link::after_transaction();
+        if let Some(capture) = self.capture.take()
+            && self.output == Output::Hold
+        {
+            capture.deliver();
+        }
+    }
+
     fn ended(self, ended: transplant::Ended) -> Ended {
         self.offsets.restore();
         Ended {
             cause: Cause::of(ended.ending, self.memory_limit),
             payload: ended.payload,
-            report: Box::new(Report::new(self.containment, MemoryChanges::default())),
+            report: self.report(MemoryChanges::default()),
             duration: self.started.elapsed(),
+            files: Files(self.session),
         }
     }
 }

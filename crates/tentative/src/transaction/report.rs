@@ -2,7 +2,9 @@
 
 use tentative_sys::transplant::{Counts, Ending};
 
-use crate::{change::Change, containment::Containment, effect::Effect, verdict::Verdict};
+use crate::{
+    change::Change, containment::Containment, effect::Effect, live::protocol::Findings, verdict::Verdict,
+};
 
 /// Why a transaction was rolled back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +90,8 @@ pub struct Report {
     pub containment: Containment,
     /// What changed in memory.
     pub memory: MemoryChanges,
+    /// What went wrong while the committed files were put in place; `tentative recover` goes on with it.
+    pub unfinished: Option<String>,
     /// What it wrote to its standard output, where that was captured.
     pub stdout: Vec<u8>,
     /// What it wrote to its standard error, where that was captured.
@@ -95,15 +99,21 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(containment: Containment, memory: MemoryChanges) -> Report {
+    pub(super) fn new(
+        containment: Containment,
+        memory: MemoryChanges,
+        findings: Findings,
+        (stdout, stderr): (Vec<u8>, Vec<u8>),
+    ) -> Report {
         Report {
-            changes: Vec::new(),
-            effects: Vec::new(),
-            verdict: Verdict::judge(&[], &containment, &[]),
+            verdict: Verdict::judge(&findings.effects, &containment, &findings.conflicts),
+            changes: findings.changes,
+            effects: findings.effects,
+            unfinished: findings.unfinished,
             containment,
             memory,
-            stdout: Vec::new(),
-            stderr: Vec::new(),
+            stdout,
+            stderr,
         }
     }
 }

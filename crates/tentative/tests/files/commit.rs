@@ -13,6 +13,7 @@ use crate::{inside::Place, tree};
 const SETUP: &str = "
 umask 022; echo one > a; echo two > b; echo three > c; chmod 600 c; ln b b2; ln -s a s; mkfifo p
 mkdir -p d/e/f x; echo deep > d/e/f/g; echo d1 > d/1; echo d2 > d/2; ln d/2 d/2link; mkdir empty; chmod 700 x
+mkdir ro; echo r > ro/r; chmod 444 ro/r; chmod 555 ro
 ";
 
 fn sh(directory: &Path, script: &str) {
@@ -67,6 +68,19 @@ fn directories() {
     commit_is_like_running("mkdir n; mv d/1 n/; mv d/e/f/g n/g2; rm -r d");
     // What the monitor does for a directory that is renamed.
     commit_is_like_running("mkdir r r/e r/e/f; mv d/e/f/g r/e/f/g; mv d/1 d/2 d/2link r/; rm -r d");
+}
+
+/// Modes that close things to their owner, who is not root.
+#[test]
+fn closed_objects() {
+    commit_is_like_running("mkdir n; echo x > n/x; chmod 400 n/x; chmod 555 n");
+    commit_is_like_running("mkdir -p n/m; echo x > n/m/x; chmod 000 n/m/x; chmod 000 n/m; chmod 100 n");
+    commit_is_like_running("chmod 000 a; chmod 500 d/e; chmod 400 d");
+    commit_is_like_running("echo more >> b; chmod 000 b");
+    commit_is_like_running("chmod 755 ro; echo n > ro/n; rm ro/r; chmod 555 ro");
+    commit_is_like_running("chmod 755 ro; echo n > ro/n; rm ro/r; chmod 500 ro");
+    commit_is_like_running("chmod 755 ro; rm -r ro");
+    commit_is_like_running("chmod 755 ro; rm -r ro; mkdir ro; echo n > ro/n; chmod 555 ro");
 }
 
 #[test]

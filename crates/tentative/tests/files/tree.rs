@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -23,6 +23,11 @@ fn below(root: &Path, path: &Path, looked: &mut Look, names: &mut HashMap<(u64, 
     let metadata = fs::symlink_metadata(&here).unwrap();
     let mut words =
         format!("{:?} {:o} {}:{}", metadata.file_type(), metadata.mode(), metadata.uid(), metadata.gid());
+    let needed = if metadata.is_dir() { 0o500 } else { 0o400 };
+    let closed = !metadata.is_symlink() && metadata.mode() & needed != needed;
+    if closed {
+        fs::set_permissions(&here, fs::Permissions::from_mode(metadata.mode() & 0o7777 | 0o500)).unwrap();
+    }
     if metadata.is_file() {
         let content = fs::read(&here).unwrap_or_default();
         let start = String::from_utf8_lossy(&content[..content.len().min(60)]).into_owned();
@@ -51,6 +56,9 @@ fn below(root: &Path, path: &Path, looked: &mut Look, names: &mut HashMap<(u64, 
         for name in entries {
             below(root, &path.join(name), looked, names);
         }
+    }
+    if closed {
+        fs::set_permissions(&here, metadata.permissions()).unwrap();
     }
 }
 

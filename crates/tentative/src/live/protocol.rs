@@ -1,0 +1,148 @@
+//! What origin, keeper and session say to each other while the origin may allocate: JSON packets.
+//!
+//! One packet of a SOCK_SEQPACKET socket is one document, with at most one descriptor. The fixed messages that are
+//! spoken while a branch exists are in `tentative_sys::transplant::talk`.
+
+use std::{
+    io::{IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+};
+
+use rustix::{
+    io::Errno,
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, recvmsg, sendmsg,
+    },
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    change::Change,
+    containment::Gap,
+    effect::Effect,
+    layer::{Layer, LayerSet},
+    policy::Policy,
+};
+
+/// Largest packet, bytes: what fits into a unix socket's default buffer.
+const PACKET: usize = 128 << 10;
+
+/// Origin to keeper: a session, please (with the session's socket).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Take {
+    /// Layers to go without.
+    pub without: LayerSet,
+    /// Device nodes that the policy allows.
+    pub devices: Vec<PathBuf>,
+    /// Working directory, whose ancestors an ordinary user's sandbox prepares.
+    pub directory: PathBuf,
+}
+
+/// Session to origin: the sandbox is up (with the pidfd of its init), or why not.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Offer {
+    /// It is up.
+    Ready(Ready),
+    /// It cannot be had.
+    Failed {
+        /// The layer that is missing.
+        layer: Layer,
+        /// Why.
+        reason: String,
+        /// What helps.
+        remedy: String,
+    },
+}
+
+/// A sandbox that is up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ready {
+    /// The transaction's id.
+    pub id: String,
+    /// Its directory in the store, where the journal will be.
+    pub directory: PathBuf,
+    /// Namespaces that the helper enters.
+    pub namespaces: u32,
+    /// Namespaces that the branch enters itself.
+    pub namespaces_of_branch: u32,
+    /// Capabilities that the branch keeps.
+    pub capabilities: u64,
+    /// What is not contained.
+    pub gaps: Vec<Gap>,
+}
+
+/// Origin to session: about to clone.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Start {
+    /// What may cross.
+    pub policy: Policy,
+    /// What `show` says that ran.
+    pub program: Vec<String>,
+    /// The origin's pid.
+    pub pid: i32,
+    /// Its parent.
+    pub parent: i32,
+    /// Its process group.
+    pub group: i32,
+    /// Its session.
+    pub session: i32,
+    /// Its children.
+    pub children: Vec<i32>,
+}
+
+/// Session to origin: what the branch did.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Findings {
+    /// Changes of files.
+    pub changes: Vec<Change>,
+    /// Crossings.
+    pub effects: Vec<Effect>,
+    /// Paths that others changed meanwhile, in words.
+    pub conflicts: Vec<String>,
+    /// What went wrong after the commit point, in words; `recover` goes on with it.
+    pub unfinished: Option<String>,
+}
+
+/// Sends a document, with a descriptor if one is given.
+///
+/// # Errors
+/// What sendmsg(2) said.
+pub fn send<T: Serialize>(socket: impl AsFd, value: &T, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    let bytes = serde_json::to_vec(value).map_err(|_| Errno::INVAL)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let fds = fd.map(|fd| [fd]);
+    if let Some(fds) = &fds {
+        ancillary.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    let flags = SendFlags::NOSIGNAL;
+    rustix::io::retry_on_intr(|| sendmsg(&socket, &[IoSlice::new(&bytes)], &mut ancillary, flags)).map(drop)
+}
+
+/// Receives a document and the descriptor that came with it.
+///
+/// # Errors
+/// `ECONNRESET` when the other end is gone, `EPROTO` when it is not the document expected.
+pub fn receive<T: DeserializeOwned>(socket: impl AsFd) -> Result<(T, Option<OwnedFd>), Errno> {
+    let mut buffer = vec![0; PACKET];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let got = rustix::io::retry_on_intr(|| {
+        recvmsg(&socket, &mut [IoSliceMut::new(&mut buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+    })?;
+    let mut fd = None;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            fd = fds.into_iter().next();
+        }
+    }
+    if got.bytes == 0 {
+        return Err(Errno::CONNRESET);
+    }
+    let value = serde_json::from_slice(&buffer[..got.bytes]).map_err(|_| Errno::PROTO)?;
+    Ok((value, fd))
+}

@@ -1,0 +1,331 @@
+//! A session: the monitor of one transaction of a live process.
+//!
+//! It is a process of its own with one thread. It builds the sandbox before it knows for whom, waits at the door for
+//! the origin's socket, serves the filter's notifications while the branch runs, and stages, commits, keeps or
+//! discards the files. When the origin's socket closes, everything that was not committed or kept is discarded.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    os::fd::{AsFd as _, OwnedFd},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::{MemfdFlags, memfd_create},
+    io::Errno,
+};
+use tentative_sys::{
+    crash,
+    kin::Namespaces,
+    transplant::talk::{self, Message, op},
+};
+
+use super::{
+    files::{Files, FilesError},
+    protocol::{self, Findings, Offer, Ready, Start, Take},
+};
+use crate::{
+    containment::Gap,
+    files::plan::Privilege,
+    layer::Layer,
+    monitor::{Monitor, Origin, Scope},
+    sandbox::{Blueprint, Sandbox, SandboxError},
+};
+
+/// Why a session has nothing to offer.
+#[derive(Debug, thiserror::Error)]
+enum BuildError {
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+/// Builds, waits at the door, serves one transaction and cleans up.
+pub(super) fn run(take: &Take, door: OwnedFd) {
+    // An ordinary user's covers depend on it; a directory that is gone is found out by the branch.
+    let _gone_directory = std::env::set_current_dir(&take.directory);
+    let built = build(take);
+    crash::point("session.built");
+    // The keeper's end, or its death, comes as the end of this socket.
+    let Ok(((), Some(socket))) = protocol::receive::<()>(&door) else {
+        if let Ok((sandbox, files)) = built {
+            clean_up(Some(sandbox), files);
+        }
+        return;
+    };
+    drop(door);
+    match built {
+        Err(error) => {
+            let _origin_gone = protocol::send(&socket, &failed(&error), None);
+        }
+        Ok((sandbox, files)) => Session::serve(take, socket, sandbox, files),
+    }
+}
+
+fn build(take: &Take) -> Result<(Sandbox, Files), BuildError> {
+    let privilege = Privilege::detect();
+    let files = Files::make(!take.without.contains(Layer::Files), privilege)?;
+    let blueprint = Blueprint {
+        plan: files.plan(),
+        point: files.point(),
+        without: take.without,
+        privilege,
+        devices: &take.devices,
+    };
+    match Sandbox::build(&blueprint) {
+        Ok(sandbox) => Ok((sandbox, files)),
+        Err(error) => {
+            files.discard();
+            Err(error.into())
+        }
+    }
+}
+
+fn clean_up(sandbox: Option<Sandbox>, files: Files) {
+    if let Some(sandbox) = sandbox {
+        // What does not end now ends with this process.
+        let _killed_with_us = sandbox.destroy();
+    }
+    files.discard();
+}
+
+fn failed(error: &BuildError) -> Offer {
+    let reason = super::files::in_words(error);
+    let layer = match error {
+        BuildError::Files(_) => Layer::Files,
+        BuildError::Sandbox(_) => Layer::Kin,
+    };
+    let remedy =
+        "run 'tentative doctor', which tries each part and says what is missing, or go without the layers \
+                  that cannot be had, by name: without={\"files\", \"kin\", \"world\"}"
+            .to_owned();
+    Offer::Failed { layer, reason, remedy }
+}
+
+struct Session {
+    socket: OwnedFd,
+    take: Take,
+    start: Start,
+    sandbox: Option<Sandbox>,
+    monitor: Monitor,
+    files: Files,
+    findings: Findings,
+    began: (Instant, u64),
+    /// The branch, as this process numbers it; 0 until it is known.
+    branch: i32,
+}
+
+impl Session {
+    fn serve(take: &Take, socket: OwnedFd, sandbox: Sandbox, mut files: Files) {
+        let ready = Ready {
+            id: files.id(),
+            directory: files.directory(),
+            namespaces: Self::namespaces(&sandbox).0,
+            namespaces_of_branch: Self::namespaces(&sandbox).1,
+            capabilities: sandbox.capabilities(),
+            gaps: gaps(take, &files),
+        };
+        let sent = protocol::send(&socket, &Offer::Ready(ready), Some(sandbox.init()));
+        let started = sent.and_then(|()| protocol::receive::<Start>(&socket));
+        let Ok((start, _)) = started else { return clean_up(Some(sandbox), files) };
+        files.begin_now();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        let mut session = Session {
+            monitor: Monitor::new(&start.policy),
+            take: take.clone(),
+            socket,
+            start,
+            sandbox: Some(sandbox),
+            files,
+            findings: Findings::default(),
+            began: (Instant::now(), wall),
+            branch: 0,
+        };
+        // The end of the origin's socket ends the loop.
+        while session.turn().is_ok() {}
+        drop(session.monitor);
+        clean_up(session.sandbox.take(), session.files);
+    }
+
+    /// Root enters its user namespace last, and in the branch: see `Entry`.
+    fn namespaces(sandbox: &Sandbox) -> (u32, u32) {
+        let all = sandbox.namespaces().bits();
+        let user = Namespaces::USER.bits();
+        match Privilege::detect() {
+            Privilege::Root => (all & !user, all & user),
+            Privilege::User => (all, 0),
+        }
+    }
+
+    fn turn(&mut self) -> Result<(), Errno> {
+        let mut polls = vec![PollFd::new(&self.socket, PollFlags::IN)];
+        polls.extend(self.monitor.poll_fds());
+        match poll(&mut polls, None) {
+            Err(Errno::INTR) => return Ok(()),
+            other => other?,
+        };
+        let asked = !polls[0].revents().is_empty();
+        drop(polls);
+        self.monitor.dispatch()?;
+        if asked { self.answer() } else { Ok(()) }
+    }
+
+    fn answer(&mut self) -> Result<(), Errno> {
+        let (message, fd) = talk::receive_from(self.socket.as_fd())?;
+        match message.op {
+            op::LISTENER => self.listen(fd.ok_or(Errno::PROTO)?),
+            op::RUNNING => {
+                self.branch = message.a as i32;
+                Ok(())
+            }
+            op::ABANDON => {
+                self.files.abandon();
+                Ok(())
+            }
+            op::STAGE => {
+                let staged = self.stage();
+                self.reply(staged.map(|()| Vec::new()))
+            }
+            op::OPEN => {
+                let opened = self.files.open(message.words(), message.a as i32);
+                match opened {
+                    Ok(fd) => talk::send_from(self.socket.as_fd(), &Message::of(op::DONE), Some(fd.as_fd())),
+                    Err(error) => {
+                        let errno = error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+                        let refusal = Message::with_words(op::REFUSED, i64::from(errno), b"");
+                        talk::send_from(self.socket.as_fd(), &refusal, None)
+                    }
+                }
+            }
+            op::PUBLISH => {
+                let published = self.files.publish().map_err(|error| vec![error]);
+                self.reply(published.map(|()| Vec::new()))
+            }
+            op::APPLY => self.apply(),
+            op::REPORT => self.report(),
+            op::KEEP => {
+                let kept = self.keep().map_err(|error| vec![error]);
+                self.reply(kept.map(|()| self.files.id().into_bytes()))
+            }
+            _ => Err(Errno::PROTO),
+        }
+    }
+
+    fn reply(&self, result: Result<Vec<u8>, Vec<String>>) -> Result<(), Errno> {
+        let message = match result {
+            Ok(words) => Message::with_words(op::DONE, 0, &words),
+            Err(reasons) => Message::with_words(op::REFUSED, 0, reasons.join("\n").as_bytes()),
+        };
+        talk::send_from(self.socket.as_fd(), &message, None)
+    }
+
+    fn listen(&mut self, listener: OwnedFd) -> Result<(), Errno> {
+        let sandbox = self.sandbox.as_ref().ok_or(Errno::PROTO)?;
+        let origin = Origin {
+            parent: self.start.parent,
+            group: Some(self.start.group),
+            session: self.start.session,
+            children: self.start.children.clone(),
+        };
+        let mut scope = Scope::new(sandbox, origin, self.take.without)?;
+        if self.branch == 0 {
+            // The origin says so right after the clone; until then nothing can be decided.
+            let (message, _) = talk::receive_from(self.socket.as_fd())?;
+            self.branch =
+                if message.op == op::RUNNING { message.a as i32 } else { return Err(Errno::PROTO) };
+        }
+        scope.main = self.branch;
+        self.monitor.add_listener(listener, scope);
+        Ok(())
+    }
+
+    /// Refuses while others run inside, then stages the files.
+    fn stage(&mut self) -> Result<(), Vec<String>> {
+        crash::point("session.stage");
+        let others = self.others();
+        if !others.is_empty() {
+            return Err(others);
+        }
+        self.look();
+        let staged = self.files.stage(self.start.pid);
+        crash::point("session.staged");
+        staged
+    }
+
+    /// Processes of the branch that still run, in words.
+    fn others(&self) -> Vec<String> {
+        let Some(sandbox) = &self.sandbox else { return Vec::new() };
+        let inside = sandbox.processes().unwrap_or_default();
+        let others = inside.into_iter().filter(|pid| *pid != self.start.pid);
+        others.filter_map(|pid| describe(sandbox, pid)).collect()
+    }
+
+    fn look(&mut self) {
+        self.findings.effects = self.monitor.effects();
+        (self.findings.changes, self.findings.conflicts) = self.files.look(self.start.pid);
+    }
+
+    /// The branch is dead: lets the sandbox go and puts the files in place.
+    fn apply(&mut self) -> Result<(), Errno> {
+        self.findings.effects = self.monitor.effects();
+        self.monitor = Monitor::new(&self.start.policy);
+        if let Some(sandbox) = self.sandbox.take() {
+            let _killed_with_us = if self.files.has_work() { sandbox.destroy() } else { self.later(sandbox) };
+        }
+        crash::point("session.apply");
+        self.findings.unfinished = self.files.apply().err();
+        self.reply(Ok(Vec::new()))
+    }
+
+    /// Nothing waits for the mounts: they go when this process cleans up.
+    fn later(&mut self, sandbox: Sandbox) -> Result<(), Errno> {
+        sandbox.kill();
+        self.sandbox = Some(sandbox);
+        Ok(())
+    }
+
+    fn report(&mut self) -> Result<(), Errno> {
+        if self.sandbox.is_some() && !self.files.is_decided() {
+            self.look();
+        }
+        let bytes = serde_json::to_vec(&self.findings).map_err(|_| Errno::INVAL)?;
+        let file = File::from(memfd_create("tentative-findings", MemfdFlags::CLOEXEC)?);
+        (&file).write_all(&bytes).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        let mut message = Message::of(op::DONE);
+        message.a = bytes.len() as i64;
+        talk::send_from(self.socket.as_fd(), &message, Some(file.as_fd()))
+    }
+
+    /// Makes the files a pending transaction.
+    fn keep(&mut self) -> Result<(), String> {
+        self.look();
+        self.monitor = Monitor::new(&self.start.policy);
+        if let Some(sandbox) = self.sandbox.take() {
+            let _killed_with_us = sandbox.destroy();
+        }
+        let (began, started_ns) = self.began;
+        let gaps = gaps(&self.take, &self.files);
+        let duration_ns = began.elapsed().as_nanos() as u64;
+        self.files.keep(&self.start.program, (started_ns, duration_ns), &self.findings, gaps)
+    }
+}
+
+fn gaps(take: &Take, files: &Files) -> Vec<Gap> {
+    let asked = take.without.iter().map(|layer| Gap { layer, reason: format!("asked for without {layer}") });
+    asked.chain(files.gaps()).collect()
+}
+
+/// A process inside in words; none if it has ended by now.
+fn describe(sandbox: &Sandbox, pid: i32) -> Option<String> {
+    let path = format!("/proc/{}/root/proc/{pid}/stat", sandbox.init_pid().as_raw_nonzero());
+    let stat = fs::read_to_string(path).ok()?;
+    let (head, rest) = stat.rsplit_once(')')?;
+    let name = head.split_once('(')?.1;
+    // A zombie is nobody: its parent is init, or is itself in this list.
+    (!rest.trim_start().starts_with('Z')).then(|| {
+        format!("process {pid} ({name}) of the branch still runs; end it or wait for it before the commit")
+    })
+}

@@ -1,0 +1,200 @@
+//! The origin's link to its keeper, and one session a transaction.
+//!
+//! Everything here runs before the clone or after the branch's end, when the origin may allocate.
+
+use std::{
+    ffi::CString,
+    fs::File,
+    io::Read as _,
+    os::{
+        fd::{AsFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, socketpair},
+};
+use tentative_sys::{
+    process::detached::start_detached,
+    transplant::talk::{self, Message, op},
+};
+
+use super::{
+    BeginError, Options,
+    own::{self, Own, Owner},
+};
+use crate::{
+    layer::Layer,
+    live::protocol::{self, Findings, Offer, Ready, Start, Take},
+    policy::{Action, Kind},
+};
+
+/// The keepers of this process and of the origins whose copy it is: the owner tells whose one is.
+static KEEPERS: Mutex<Vec<Keeper>> = Mutex::new(Vec::new());
+
+#[derive(Debug)]
+struct Keeper {
+    link: Own,
+    executable: PathBuf,
+}
+
+/// Lets go of this process's own keeper, which then ends.
+fn dismiss(keepers: &mut Vec<Keeper>) {
+    keepers.retain(|keeper| keeper.link.owner() != Owner::this());
+}
+
+/// A session with a sandbox that is up.
+#[derive(Debug)]
+pub(super) struct Session {
+    socket: Own,
+    init: Own,
+    pub(super) ready: Ready,
+}
+
+impl Session {
+    /// Gets a session from the keeper, which is started if there is none.
+    pub(super) fn take(options: &Options) -> Result<Session, BeginError> {
+        let directory = std::env::current_dir().map_err(BeginError::Directory)?;
+        let root = rustix::process::geteuid().is_root();
+        let take = Take {
+            without: options.without,
+            devices: allowed_devices(options),
+            // Root's sandboxes do not depend on it, so one that is ready always fits.
+            directory: if root { PathBuf::from("/") } else { directory },
+        };
+        let executable = options.executable.clone().map_or_else(find_executable, Ok)?;
+        let mut keepers = KEEPERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let (offer, init, socket) = match ask(&mut keepers, &executable, &take) {
+            // A keeper that was killed: a new one, once.
+            Err(Errno::PIPE | Errno::CONNRESET) => {
+                dismiss(&mut keepers);
+                ask(&mut keepers, &executable, &take)
+            }
+            other => other,
+        }
+        .map_err(|source| BeginError::Monitor { executable: executable.clone(), source })?;
+        match (offer, init) {
+            (Offer::Ready(ready), Some(init)) => {
+                let init = Own::new(init).map_err(BeginError::Output)?;
+                Ok(Session { socket, init, ready })
+            }
+            (Offer::Failed { layer, reason, remedy }, _) => {
+                Err(BeginError::Sandbox { layer, reason, remedy })
+            }
+            (Offer::Ready(_), None) => Err(BeginError::Monitor { executable, source: Errno::PROTO }),
+        }
+    }
+
+    /// Tells the session what it needs to know, just before the clone.
+    pub(super) fn start(&self, options: &Options) -> Result<(), BeginError> {
+        let number = |pid: Option<rustix::process::Pid>| pid.map_or(0, |pid| pid.as_raw_nonzero().get());
+        let own = rustix::process::getpid();
+        let start = Start {
+            policy: options.policy.clone(),
+            program: options.program.clone(),
+            pid: number(Some(own)),
+            parent: number(rustix::process::getppid()),
+            group: number(Some(rustix::process::getpgrp())),
+            session: number(rustix::process::getsid(None).ok()),
+            children: children(),
+        };
+        protocol::send(&self.socket, &start, None).map_err(|source| BeginError::Session { source })
+    }
+
+    pub(super) fn socket(&self) -> RawFd {
+        self.socket.number()
+    }
+
+    pub(super) fn init(&self) -> RawFd {
+        self.init.number()
+    }
+
+    /// What the branch did; nothing is known when the session died.
+    pub(super) fn findings(&self) -> Option<Findings> {
+        talk::send_from(self.socket.as_fd(), &Message::of(op::REPORT), None).ok()?;
+        let (message, fd) = talk::receive_from(self.socket.as_fd()).ok()?;
+        let mut file = File::from(fd?);
+        let mut bytes = Vec::with_capacity(message.a as usize);
+        rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).ok()?;
+        file.read_to_end(&mut bytes).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Keeps the files as a pending transaction; returns its id.
+    pub(super) fn keep(&self) -> Result<String, String> {
+        let lost = |errno: Errno| format!("the monitor is gone: {errno}");
+        talk::send_from(self.socket.as_fd(), &Message::of(op::KEEP), None).map_err(lost)?;
+        let (message, _) = talk::receive_from(self.socket.as_fd()).map_err(lost)?;
+        let words = String::from_utf8_lossy(message.words()).into_owned();
+        if message.op == op::DONE { Ok(words) } else { Err(words) }
+    }
+}
+
+/// After a transaction inside another one: its keeper must not outlive it, or it would keep the outer from its
+/// commit.
+pub(super) fn after_transaction() {
+    if own::depth() > 0 {
+        dismiss(&mut KEEPERS.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn ask(
+    keepers: &mut Vec<Keeper>,
+    executable: &Path,
+    take: &Take,
+) -> Result<(Offer, Option<OwnedFd>, Own), Errno> {
+    let is_ours = |keeper: &Keeper| keeper.link.owner() == Owner::this() && keeper.executable == executable;
+    if !keepers.iter().any(is_ours) {
+        dismiss(keepers);
+        let link = Own::new(start_keeper(executable)?)?;
+        keepers.push(Keeper { link, executable: executable.to_owned() });
+    }
+    let Some(keeper) = keepers.iter().find(|keeper| is_ours(keeper)) else { return Err(Errno::SRCH) };
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let ours = Own::new(ours)?;
+    protocol::send(&keeper.link, take, Some(theirs.as_fd()))?;
+    drop(theirs);
+    let (offer, init) = protocol::receive::<Offer>(&ours)?;
+    Ok((offer, init, ours))
+}
+
+fn start_keeper(executable: &Path) -> Result<OwnedFd, Errno> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let program = CString::new(executable.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
+    let arguments = [c"tentative".to_owned(), c"monitor".to_owned(), c"--fd".to_owned(), c"3".to_owned()];
+    start_detached(&program, &arguments, theirs.as_fd())?;
+    Ok(ours)
+}
+
+/// The executable on the search path, for callers that do not say where theirs is.
+fn find_executable() -> Result<PathBuf, BeginError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|directory| directory.join("tentative"))
+        .find(|candidate| rustix::fs::access(candidate, rustix::fs::Access::EXEC_OK).is_ok())
+        .ok_or(BeginError::NoExecutable)
+}
+
+fn allowed_devices(options: &Options) -> Vec<PathBuf> {
+    let device = |rule: &crate::policy::Rule| match (&rule.action, &rule.kind) {
+        (Action::Allow, Kind::Device(path)) => Some(path.clone()),
+        _ => None,
+    };
+    options.policy.rules.iter().filter_map(device).collect()
+}
+
+/// The children of this process, which are not the branch's to wait for.
+fn children() -> Vec<i32> {
+    let path = format!("/proc/self/task/{}/children", std::process::id());
+    let list = std::fs::read_to_string(path).unwrap_or_default();
+    list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Whether any layer that needs a session is to be contained.
+pub(super) fn is_needed(options: &Options) -> bool {
+    [Layer::Files, Layer::Kin, Layer::World].into_iter().any(|layer| !options.without.contains(layer))
+}

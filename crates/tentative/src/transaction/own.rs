@@ -1,0 +1,102 @@
+//! Descriptors of the transaction's own: the program does not see them, a branch does not have them.
+//!
+//! They lie at high numbers, out of the program's way. A branch closes them before its code runs; the values that it
+//! has copies of then name nothing, so only the process that made one closes it.
+
+use std::{
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use rustix::{
+    io::{Errno, fcntl_dupfd_cloexec},
+    process::{Resource, getrlimit},
+};
+
+/// How deep in transactions this process is: a branch is one deeper than its origin, whose pid it has.
+static DEPTH: AtomicU32 = AtomicU32::new(0);
+static NUMBERS: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
+
+/// Which process something belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pid: u32,
+    depth: u32,
+}
+
+impl Owner {
+    /// The calling process.
+    pub(super) fn this() -> Owner {
+        Owner { pid: std::process::id(), depth: depth() }
+    }
+}
+
+/// How deep in transactions the calling process is.
+pub(super) fn depth() -> u32 {
+    DEPTH.load(Ordering::Relaxed)
+}
+
+/// Notes that this process is a branch now.
+pub(super) fn enter_branch() {
+    DEPTH.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Notes that this process is the origin again, with the branch's memory.
+pub(super) fn leave_branch() {
+    DEPTH.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// The numbers of all descriptors of this kind, those of outer transactions included.
+pub(super) fn numbers() -> Vec<RawFd> {
+    NUMBERS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// A descriptor of the transaction's own.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// Present until the drop.
+    fd: Option<OwnedFd>,
+    number: RawFd,
+    owner: Owner,
+}
+
+impl Own {
+    /// Moves a descriptor out of the program's way.
+    pub(super) fn new(fd: OwnedFd) -> Result<Own, Errno> {
+        // Below the soft limit, where select(2) and small tables still reach.
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(1024).min(1024);
+        let lowest = RawFd::try_from(limit.saturating_sub(128)).unwrap_or(896);
+        let fd = fcntl_dupfd_cloexec(&fd, lowest)?;
+        let number = fd.as_raw_fd();
+        NUMBERS.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+        Ok(Own { fd: Some(fd), number, owner: Owner::this() })
+    }
+
+    pub(super) fn number(&self) -> RawFd {
+        self.number
+    }
+
+    pub(super) fn owner(&self) -> Owner {
+        self.owner
+    }
+}
+
+impl AsFd for Own {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_ref().expect("only the drop takes it").as_fd()
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if self.owner == Owner::this() {
+            NUMBERS.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| *known != self.number);
+        } else {
+            // In a branch of the owner's: the number is the program's by now, or nobody's.
+            std::mem::forget(self.fd.take());
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Contained transactions of a live process. Each case runs in a process of its own with one thread; the cases speak
+//! the test harness's protocol. The executable is this one: it serves as its own monitor.
+
+#![expect(clippy::print_stdout, reason = "the harness's protocol is spoken on standard output")]
+
+use std::{
+    fs,
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+use tentative::{
+    effect::Class,
+    transaction::{Begun, Branch, Cause, Committed, Ended, Options, Output, begin},
+};
+
+type Case = (&'static str, fn());
+
+const CASES: &[Case] = &[
+    ("commit_brings_files_and_memory", commit_brings_files_and_memory),
+    ("rollback_leaves_nothing", rollback_leaves_nothing),
+    ("the_pid_is_the_origins", the_pid_is_the_origins),
+    ("inherited_files_are_reopened", inherited_files_are_reopened),
+    ("new_files_arrive_open", new_files_arrive_open),
+    ("crossings_are_blocked_and_recorded", crossings_are_blocked_and_recorded),
+    ("children_inside_are_contained", children_inside_are_contained),
+    ("left_over_processes_refuse_the_commit", left_over_processes_refuse_the_commit),
+    ("conflicts_refuse_the_commit", conflicts_refuse_the_commit),
+    ("refused_files_can_be_kept", refused_files_can_be_kept),
+    ("output_is_captured", output_is_captured),
+    ("a_hundred_leave_nothing", a_hundred_leave_nothing),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|verb| verb == "monitor") {
+        let socket = tentative_sys::process::detached::take_socket(3).expect("the link");
+        tentative::live::serve(socket);
+        return ExitCode::SUCCESS;
+    }
+    if let Ok(name) = std::env::var("LIVE_CASE") {
+        let case = CASES.iter().find(|(known, _)| *known == name).expect("a known case");
+        case.1();
+        return ExitCode::SUCCESS;
+    }
+    if arguments.iter().any(|argument| argument == "--list") {
+        if !arguments.iter().any(|argument| argument == "--ignored") {
+            CASES.iter().for_each(|(name, _)| println!("{name}: test"));
+        }
+        return ExitCode::SUCCESS;
+    }
+    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let chosen =
+        CASES.iter().filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(*f)));
+    let (mut passed, mut failed) = (0, 0);
+    for (name, _) in chosen {
+        let me = std::env::current_exe().expect("own path");
+        let home = scratch(name);
+        let status = Command::new(me)
+            .env("LIVE_CASE", name)
+            .env("TENTATIVE_HOME", home.join("store"))
+            .env("LIVE_SCRATCH", home.join("work"))
+            .status()
+            .expect("spawn");
+        let clean = status.success() && is_left_clean(&home);
+        println!("test {name} ... {}", if clean { "ok" } else { "FAILED" });
+        if clean { passed += 1 } else { failed += 1 }
+    }
+    println!("\ntest result: {passed} passed; {failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The last session ends a moment after its origin; then the store holds nothing but its format.
+fn is_left_clean(home: &std::path::Path) -> bool {
+    let store = home.join("store");
+    let left = || {
+        let names = fs::read_dir(&store).expect("the store").map(|entry| entry.expect("entry").file_name());
+        names.filter(|name| name != "format" && name != "gate").collect::<Vec<_>>()
+    };
+    for _ in 0..300 {
+        if left().is_empty() {
+            return fs::remove_dir_all(home).is_ok();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    println!("left behind: {:?}", left());
+    false
+}
+
+fn scratch(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("live-{name}-{}", std::process::id()));
+    fs::create_dir_all(path.join("work")).expect("create");
+    path.canonicalize().expect("canonical")
+}
+
+fn work() -> PathBuf {
+    PathBuf::from(std::env::var_os("LIVE_SCRATCH").expect("set by the runner"))
+}
+
+fn options() -> Options {
+    Options {
+        executable: std::env::current_exe().ok(),
+        program: vec!["live test".to_owned()],
+        ..Options::default()
+    }
+}
+
+fn committed(inside: impl FnOnce()) -> Committed {
+    match begin(&options()).expect("begin") {
+        Begun::Inside(mut branch) => {
+            inside();
+            branch.commit().expect("commit")
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn ended(options: &Options, inside: impl FnOnce(&mut Branch)) -> Ended {
+    match begin(options).expect("begin") {
+        Begun::Inside(mut branch) => {
+            inside(&mut branch);
+            branch.rollback(b"")
+        }
+        Begun::Ended(ended) => ended,
+        Begun::Frozen(_) => panic!("nobody asked to decide"),
+    }
+}
+
+fn commit_brings_files_and_memory() {
+    let work = work();
+    fs::write(work.join("old"), "old").expect("write");
+    fs::write(work.join("gone"), "gone").expect("write");
+    let mut list = vec![1];
+    let done = committed(|| {
+        list.push(2);
+        fs::write(work.join("new"), "new").expect("write inside");
+        fs::write(work.join("old"), "changed").expect("write inside");
+        fs::remove_file(work.join("gone")).expect("remove inside");
+        fs::create_dir(work.join("directory")).expect("mkdir inside");
+        fs::write(work.join("directory/file"), "deep").expect("write inside");
+    });
+    assert_eq!(list, [1, 2]);
+    assert_eq!(done.report.unfinished, None);
+    assert_eq!(fs::read_to_string(work.join("new")).expect("new"), "new");
+    assert_eq!(fs::read_to_string(work.join("old")).expect("old"), "changed");
+    assert_eq!(fs::read_to_string(work.join("directory/file")).expect("deep"), "deep");
+    assert!(!work.join("gone").exists());
+    assert!(done.report.changes.len() >= 4, "{:?}", done.report.changes);
+}
+
+fn rollback_leaves_nothing() {
+    let work = work();
+    fs::write(work.join("old"), "old").expect("write");
+    let end = ended(&options(), |_| {
+        fs::write(work.join("old"), "changed").expect("write inside");
+        fs::write(work.join("new"), "new").expect("write inside");
+        std::env::set_current_dir("/").expect("chdir inside");
+    });
+    assert_eq!(end.cause, Cause::Asked);
+    assert_eq!(fs::read_to_string(work.join("old")).expect("old"), "old");
+    assert!(!work.join("new").exists());
+    assert_eq!(end.report.changes.len(), 2, "{:?}", end.report.changes);
+    assert!(end.report.verdict.rollback.safe);
+}
+
+fn the_pid_is_the_origins() {
+    let (pid, parent) = (std::process::id(), std::os::unix::process::parent_id());
+    let mut seen = (0, 0, PathBuf::new());
+    let own = fs::read_link("/proc/self").expect("self");
+    committed(|| {
+        let inside = fs::read_link("/proc/self").expect("self inside");
+        seen = (std::process::id(), std::os::unix::process::parent_id(), inside);
+    });
+    assert_eq!(seen, (pid, parent, own));
+}
+
+fn inherited_files_are_reopened() {
+    let path = work().join("shared");
+    let mut file = fs::File::options().read(true).write(true).create_new(true).open(&path).expect("open");
+    file.write_all(b"0123456789").expect("write");
+    let end = ended(&options(), |_| {
+        file.seek(SeekFrom::Start(2)).expect("seek");
+        file.write_all(b"xx").expect("write inside");
+    });
+    assert_eq!(end.cause, Cause::Asked);
+    assert_eq!(
+        (fs::read(&path).expect("read"), file.stream_position().expect("tell")),
+        (b"0123456789".to_vec(), 10)
+    );
+    committed(|| {
+        file.seek(SeekFrom::Start(2)).expect("seek");
+        file.write_all(b"yy").expect("write inside");
+    });
+    assert_eq!(
+        (fs::read(&path).expect("read"), file.stream_position().expect("tell")),
+        (b"01yy456789".to_vec(), 4)
+    );
+    file.write_all(b"zz").expect("still the same file");
+    assert_eq!(fs::read(&path).expect("read"), b"01yyzz6789");
+}
+
+fn new_files_arrive_open() {
+    let path = work().join("fresh");
+    let mut kept = None;
+    committed(|| {
+        let mut file = fs::File::options().read(true).write(true).create_new(true).open(&path).expect("open");
+        file.write_all(b"inside ").expect("write");
+        kept = Some(file);
+    });
+    let mut file = kept.expect("arrived");
+    file.write_all(b"outside").expect("write outside");
+    assert_eq!(fs::read_to_string(&path).expect("read"), "inside outside");
+    file.seek(SeekFrom::Start(0)).expect("seek");
+    let mut text = String::new();
+    file.read_to_string(&mut text).expect("read");
+    assert_eq!(text, "inside outside");
+}
+
+fn crossings_are_blocked_and_recorded() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind outside");
+    let address = listener.local_addr().expect("address");
+    let mut victim = Command::new("/bin/sleep").arg("60").spawn().expect("spawn");
+    drop(listener);
+    let listener = std::net::TcpListener::bind(address).expect("bind again, for the inside to miss");
+    let number = victim.id();
+    // The listener is a socket, which the branch gets a stand-in for.
+    let end = ended(&options(), |_| {
+        assert!(std::net::TcpStream::connect(address).is_err());
+        let _status = Command::new("/bin/kill").arg(number.to_string()).status();
+    });
+    assert!(victim.try_wait().expect("wait").is_none(), "the victim lives");
+    victim.kill().expect("kill");
+    victim.wait().expect("wait");
+    drop(listener);
+    let blocked: Vec<_> = end.report.effects.iter().filter(|effect| effect.class == Class::Blocked).collect();
+    assert!(blocked.iter().any(|effect| effect.operation == "connect"), "{:?}", end.report.effects);
+    assert!(end.report.verdict.rollback.safe);
+}
+
+fn children_inside_are_contained() {
+    let path = work().join("by-a-child");
+    committed(|| {
+        let status = Command::new("/bin/sh")
+            .args(["-c", "echo child > \"$0\"; exit 3"])
+            .arg(&path)
+            .status()
+            .expect("spawn inside");
+        assert_eq!(status.code(), Some(3));
+    });
+    assert_eq!(fs::read_to_string(&path).expect("read"), "child\n");
+}
+
+fn left_over_processes_refuse_the_commit() {
+    match begin(&options()).expect("begin") {
+        Begun::Inside(mut branch) => {
+            let daemon = Command::new("/bin/sh")
+                .args(["-c", "sleep 60 >/dev/null 2>&1 & echo $!"])
+                .output()
+                .expect("spawn");
+            let refused = branch.commit().expect_err("a daemon runs");
+            assert!(refused.to_string().contains("sleep"), "{refused}");
+            let pid = String::from_utf8(daemon.stdout).expect("a number");
+            Command::new("/bin/kill").args(["-9", pid.trim()]).status().expect("kill");
+            while PathBuf::from(format!("/proc/{}", pid.trim())).exists() {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            branch.commit().expect("nothing runs any more");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn conflicts_refuse_the_commit() {
+    let path = work().join("contested");
+    fs::write(&path, "base").expect("write");
+    let mut somebody = change_while_a_branch_runs(&path);
+    match begin(&options()).expect("begin") {
+        Begun::Inside(mut branch) => {
+            fs::write(&path, "ours").expect("write inside");
+            std::thread::sleep(std::time::Duration::from_millis(1000));
+            let refused = branch.commit().expect_err("somebody else changed it");
+            assert!(refused.to_string().contains("contested"), "{refused}");
+            branch.rollback(b"")
+        }
+        Begun::Ended(end) => assert_eq!(end.cause, Cause::Asked),
+        Begun::Frozen(_) => panic!("frozen"),
+    }
+    somebody.wait().expect("wait");
+    assert_eq!(fs::read_to_string(&path).expect("read"), "theirs\n");
+}
+
+/// Somebody else, who changes the file when this process has a second child, which is the branch.
+fn change_while_a_branch_runs(path: &std::path::Path) -> std::process::Child {
+    let script = "for i in $(seq 500); do [ $(wc -w <\"$1\") -ge 2 ] && break; sleep 0.02; done; sleep 0.1; echo theirs >\"$0\"";
+    let children = format!("/proc/{0}/task/{0}/children", std::process::id());
+    Command::new("/bin/sh").args(["-c", script]).arg(path).arg(children).spawn().expect("spawn")
+}
+
+fn refused_files_can_be_kept() {
+    let path = work().join("kept");
+    let end = ended(&options(), |_| fs::write(&path, "kept").expect("write inside"));
+    let id = end.files.keep().expect("kept");
+    drop(end);
+    assert!(!path.exists());
+    let store = tentative::store::Store::open_default().expect("store");
+    let id = store.resolve(&id).expect("the id");
+    wait_until_free(&store, &id);
+    let transaction = store.load(&id).expect("load");
+    let staged =
+        tentative::files::stage::stage(transaction, tentative::files::stage::StageOptions::default());
+    let applied = staged.expect("stage").publish().expect("publish").apply().expect("apply");
+    applied.finish().expect("finish");
+    assert_eq!(fs::read_to_string(&path).expect("read"), "kept");
+}
+
+/// The session lets go of a kept transaction when it ends.
+fn wait_until_free(store: &tentative::store::Store, id: &tentative::store::Id) {
+    for _ in 0..200 {
+        if store.load(id).is_ok() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+fn output_is_captured() {
+    let options = Options { output: Output::Capture, ..options() };
+    let end = ended(&options, |_| {
+        println!("to standard output");
+        std::io::stdout().flush().expect("flush");
+        Command::new("/bin/sh").args(["-c", "echo from a child >&2"]).status().expect("spawn");
+    });
+    assert_eq!(end.report.stdout, b"to standard output\n");
+    assert_eq!(end.report.stderr, b"from a child\n");
+}
+
+fn a_hundred_leave_nothing() {
+    let count = |path: &str| fs::read_dir(path).expect("list").count();
+    let maps = || fs::read_to_string("/proc/self/maps").expect("maps").lines().count();
+    let mut number = 0;
+    committed(|| number += 1);
+    let before = (count("/proc/self/fd"), maps());
+    for round in 0..50 {
+        committed(|| number += 1);
+        let end = ended(&options(), |_| number += 1000);
+        assert_eq!((end.cause, number), (Cause::Asked, round + 2));
+    }
+    assert_eq!((count("/proc/self/fd"), maps()), before);
+    let children = format!("/proc/self/task/{}/children", std::process::id());
+    assert_eq!(fs::read_to_string(children).expect("children"), "");
+}
