@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use rustix::{io::Errno, net::SendFlags};
+use rustix::{
+    io::Errno,
+    net::{SendFlags, getpeername},
+};
 
 use super::{
     address::{Address, Protocol, canonical},
@@ -110,8 +113,7 @@ fn to_host(call: &mut Call<'_>, socket: &ProgramSocket, to: SocketAddr, payload:
     let protocol = socket.protocol();
     let target = format!("{protocol} {}", canonical(to));
     if protocol == Protocol::Tcp {
-        // A connected stream ignores the address; sending without a connection is a connect, which has its own call.
-        return if socket.is_outside { Outcome::error(Errno::ISCONN) } else { Outcome::CONTINUE };
+        return to_host_by_stream(call, socket, to, target);
     }
     if !socket.is_outside && stays_inside(call, protocol, to) {
         return Outcome::CONTINUE;
@@ -131,4 +133,19 @@ fn to_host(call: &mut Call<'_>, socket: &ProgramSocket, to: SocketAddr, payload:
     };
     call.escaped(target, sent.err());
     sent.map_or_else(Outcome::error, |length| Outcome::value(length as i64))
+}
+
+/// A connected stream ignores the address. Without a connection this is TCP fast open, which connects: where the policy
+/// lets it through the program is told that there is no such thing, and connects by the call of that name.
+fn to_host_by_stream(call: &mut Call<'_>, socket: &ProgramSocket, to: SocketAddr, target: String) -> Outcome {
+    if socket.is_outside {
+        return Outcome::error(Errno::ISCONN);
+    }
+    if getpeername(&socket.copy).is_ok() || stays_inside(call, Protocol::Tcp, to) {
+        return Outcome::CONTINUE;
+    }
+    if call.rules.net(to) == Some(Action::Allow) {
+        return Outcome::error(Errno::OPNOTSUPP);
+    }
+    refuse(call, socket, to, target)
 }
