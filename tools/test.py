@@ -26,8 +26,11 @@ from environment import ROOT, say
 FEATURES = ("--features", "tentative-cli/crash-points")
 ALLOWED = ROOT / "tests" / "allowed-skips.txt"
 PYTHON_TESTS = ("tests/python", "tests/guarantees")
-#: `--only` words that choose tests by name instead of by language.
-TOPICS = ("crash", "model")
+#: `--only` words that choose tests by name instead of by language: how nextest and how others choose them.
+TOPICS = {
+    "crash": ("test(/crash|kill|step/) | binary(/crash|kill/)", ("crash", "kill", "step"), "crash or kill"),
+    "model": ("test(model)", ("model",), "model"),
+}
 
 
 @dataclass
@@ -75,9 +78,9 @@ def rust_commands(suite: Suite) -> list[tuple[list[str], Path]]:
         command = [str(suite.nextest), "nextest", "run", "--no-fail-fast", "--no-tests=pass"]
         command += [f"--binaries-metadata={suite.described}/binaries.json"]
         command += [f"--cargo-metadata={suite.described}/cargo.json"]
-        command += ["-E", f"test({suite.only})"] if suite.only in TOPICS else []
+        command += ["-E", TOPICS[suite.only][0]] if suite.only in TOPICS else []
         return [(command, ROOT)]
-    names = [suite.only] if suite.only in TOPICS else []
+    names = TOPICS[suite.only][1] if suite.only in TOPICS else ()
     return [([str(binary), "--test-threads=1", *names], where) for binary, where in suite.binaries]
 
 
@@ -88,7 +91,7 @@ def python_commands(suite: Suite) -> list[tuple[list[str], Path]]:
         return []
     command = [str(suite.python), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     command += ["-p", "record_skips", "--durations=5", *present]
-    command += ["-k", suite.only] if suite.only in TOPICS else []
+    command += ["-k", TOPICS[suite.only][2]] if suite.only in TOPICS else []
     return [(command, ROOT)]
 
 

@@ -1,0 +1,101 @@
+"""kill -9 of any process of a run at any moment: outside nothing changed, and nothing is left after `recover`."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+#: Changes files, starts children that would outlive it, and goes on until it is killed.
+PROGRAM = """
+echo changed > kept; rm removed; mkdir -p made/deep; mv renamed other
+(setsid sleep 600 &) ; sleep 600 &
+echo ready
+while :; do echo x >> growing; sleep 0.01; done
+"""
+
+
+def lay_out(work):
+    """The files that the program changes."""
+    for name in ("kept", "removed", "renamed"):
+        (work / name).write_text(f"{name} as it was")
+
+
+def as_it_was(work):
+    """Whether the files are as they were laid out."""
+    names = sorted(path.name for path in work.iterdir())
+    contents = all((work / name).read_text() == f"{name} as it was" for name in names)
+    return names == ["kept", "removed", "renamed"] and contents
+
+
+def tree_of(pid):
+    """A process and everything below it."""
+    children = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit():
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+        except (OSError, IndexError):
+            continue
+    found, waiting = [], [pid]
+    while waiting:
+        found.append(waiting.pop())
+        waiting.extend(children.get(found[-1], ()))
+    return found
+
+
+def start(tentative):
+    """Starts the program in a transaction and waits until it has changed everything."""
+    running = tentative.start("run", "--rollback", "--", "sh", "-c", PROGRAM)
+    assert running.stdout.readline() == "ready\n", running.communicate()
+    return running
+
+
+def nothing_is_left(tentative):
+    """Checks that the store has nothing after `recover`, and that no process is there."""
+    assert tentative("recover").returncode == 0
+    listed = tentative("list", "--json")
+    assert listed.returncode == 0 and "running" not in listed.stdout, listed.stdout
+    assert not tentative.leaks()
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_any_process_of_a_run_may_be_killed(number, tentative):
+    lay_out(tentative.work)
+    running = start(tentative)
+    processes = tree_of(running.pid)
+    victim = processes[min(number, len(processes) - 1)]
+    os.kill(victim, signal.SIGKILL)
+    if victim not in (running.pid, *processes[:2]):
+        # Only a child of the program: the run goes on until the runner is asked to end.
+        running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=20)
+    assert as_it_was(tentative.work)
+    nothing_is_left(tentative)
+
+
+def test_a_run_may_be_killed_at_any_moment(tentative):
+    lay_out(tentative.work)
+    rounds = 60 if os.environ.get("TENTATIVE_THOROUGH") else 15
+    chance = random.Random(20)
+    for _ in range(rounds):
+        running = tentative.start("run", "--rollback", "--", "sh", "-c", PROGRAM)
+        time.sleep(chance.uniform(0, 0.08))
+        os.kill(chance.choice(tree_of(running.pid)), signal.SIGKILL)
+        time.sleep(0.05)
+        running.kill()
+        running.communicate(timeout=20)
+        assert as_it_was(tentative.work)
+    nothing_is_left(tentative)
+
+
+def test_many_runs_leave_nothing(tentative):
+    lay_out(tentative.work)
+    for _ in range(100 if os.environ.get("TENTATIVE_THOROUGH") else 25):
+        ended = tentative("run", "--rollback", "--", "sh", "-c", "rm kept; mkdir new; exit 7")
+        assert ended.returncode == 7, ended.stderr
+    assert as_it_was(tentative.work)
+    nothing_is_left(tentative)
