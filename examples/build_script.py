@@ -90,7 +90,7 @@ class Project:
             "environment": environment,
             "search path": [entry.replace(str(self.directory), "") for entry in sys.path],
             "json": json.dumps({"b": 1, "a": 2}),
-            "C extension": "_elementtree" in sys.modules,
+            "C extension": "_lsprof" in sys.modules,
             "SIGUSR1": str(signal.getsignal(signal.SIGUSR1)),
             "identities": {name: id(value) for name, value in state.items()}
             | {"options": id(settings["options"])},

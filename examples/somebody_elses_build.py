@@ -23,6 +23,7 @@ os.chdir(project / "source")
 plain_dumps = json.dumps
 json.dumps = lambda *arguments, **settings: plain_dumps(*arguments, **{**settings, "sort_keys": True})
 signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+import _lsprof  # noqa: E402, F401  a C extension that nobody has imported yet
 
 # Objects of the host, changed in place.
 if inside_a_host:

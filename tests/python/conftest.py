@@ -16,6 +16,13 @@ def memory():
     return dict(MEMORY)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def store(tmp_path_factory):
+    """A store of the tests' own, and a keeper that is already running when descriptors are counted."""
+    os.environ["TENTATIVE_HOME"] = str(tmp_path_factory.mktemp("store"))
+    tentative.run(int)
+
+
 @pytest.fixture
 def everything():
     """Options of a transaction that contains every layer."""
@@ -23,6 +30,12 @@ def everything():
     if outcome.containment.extent != "full" or outcome.exception is not None:
         pytest.fail(f"this machine cannot contain everything: {outcome.containment}, {outcome.exception}")
     return {}
+
+
+@pytest.fixture(params=("memory", "everything"))
+def options(request):
+    """Both kinds of transaction, one after the other."""
+    return request.getfixturevalue(request.param)
 
 
 def children():

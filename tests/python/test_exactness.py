@@ -19,11 +19,6 @@ import pytest
 import tentative
 
 
-@pytest.fixture(params=("memory",))
-def options(request, memory):
-    return memory
-
-
 def committed(options, function):
     """Runs it in a transaction that commits; gives what it returned."""
     outcome = tentative.transaction(**options).run(function)

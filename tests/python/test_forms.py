@@ -12,13 +12,13 @@ import tentative
 SHARED = []
 
 
-def run(memory, function, *arguments, **options):
-    return tentative.transaction(**memory, **options).run(function, *arguments)
+def run(options, function, *arguments):
+    return tentative.transaction(**options).run(function, *arguments)
 
 
-def test_run_returns_the_outcome(memory):
+def test_run_returns_the_outcome(options):
     SHARED.clear()
-    outcome = run(memory, lambda value: SHARED.append(value) or value, 3)
+    outcome = run(options, lambda value: SHARED.append(value) or value, 3)
     assert (outcome.value, outcome.committed, outcome.result(), SHARED) == (3, True, 3, [3])
     assert outcome.exit_code is None and outcome.duration > 0
 
@@ -26,16 +26,16 @@ def test_run_returns_the_outcome(memory):
         SHARED.append("lost")
         raise LookupError("no")
 
-    outcome = run(memory, fails)
+    outcome = run(options, fails)
     assert not outcome.committed and isinstance(outcome.exception, LookupError) and SHARED == [3]
     with pytest.raises(LookupError):
         outcome.result()
 
 
-def test_exec_of_source(memory):
+def test_exec_of_source(options):
     space = {"given": [1]}
     outcome = tentative.exec(
-        "given.append(2)\nmade = sum(given)\nimport sys\nargs = sys.argv", space, argv=["a"], **memory
+        "given.append(2)\nmade = sum(given)\nimport sys\nargs = sys.argv", space, argv=["a"], **options
     )
     assert (
         outcome.committed and space["made"] == 3 and space["given"] == [1, 2] and space["args"] == ["-c", "a"]
@@ -43,19 +43,19 @@ def test_exec_of_source(memory):
     assert outcome.exit_code == 0 and sys.argv[-1] != "a"
 
 
-def test_exec_uses_the_globals_of_its_caller(memory):
-    tentative.exec("made_by_exec = 5", **memory)
+def test_exec_uses_the_globals_of_its_caller(options):
+    tentative.exec("made_by_exec = 5", **options)
     assert globals().pop("made_by_exec") == 5
 
 
-def test_exec_of_a_script(memory, tmp_path):
+def test_exec_of_a_script(options, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\nassert __name__ == '__main__'\nname, file, arguments = __name__, __file__, sys.argv\n"
         "class Kept: pass\nkept = Kept()\n"
     )
     space = {"__name__": "mine"}
-    outcome = tentative.exec(script, space, argv=["x", "y"], **memory)
+    outcome = tentative.exec(script, space, argv=["x", "y"], **options)
     assert outcome.committed, outcome.exception
     assert space["arguments"] == [str(script), "x", "y"] and space["file"] == str(script)
     assert (
@@ -69,40 +69,40 @@ def test_exec_of_a_script(memory, tmp_path):
     ("code", "status", "committed"),
     (("", 0, True), ("None", 0, True), ("0", 0, True), ("3", 3, False), ("'no'", 1, False)),
 )
-def test_exec_and_system_exit(memory, code, status, committed):
+def test_exec_and_system_exit(options, code, status, committed):
     space = {}
-    outcome = tentative.exec(f"x = 1\nimport sys\nsys.exit({code})", space, **memory)
+    outcome = tentative.exec(f"x = 1\nimport sys\nsys.exit({code})", space, **options)
     assert (outcome.exit_code, outcome.committed, "x" in space) == (status, committed, committed)
     assert (outcome.exception is None) == committed
 
 
-def test_exec_of_bad_input(memory, tmp_path):
-    assert isinstance(tentative.exec("a b", {}, **memory).exception, SyntaxError)
-    assert isinstance(tentative.exec(tmp_path / "missing.py", {}, **memory).exception, FileNotFoundError)
-    outcome = tentative.exec("raise ValueError('x')", {}, **memory)
+def test_exec_of_bad_input(options, tmp_path):
+    assert isinstance(tentative.exec("a b", {}, **options).exception, SyntaxError)
+    assert isinstance(tentative.exec(tmp_path / "missing.py", {}, **options).exception, FileNotFoundError)
+    outcome = tentative.exec("raise ValueError('x')", {}, **options)
     assert isinstance(outcome.exception, ValueError) and outcome.exit_code is None
 
 
-def test_exec_without_commit_and_with_a_decision(memory):
+def test_exec_without_commit_and_with_a_decision(options):
     space = {}
-    assert not tentative.exec("x = 1", space, commit=False, **memory).committed and "x" not in space
+    assert not tentative.exec("x = 1", space, commit=False, **options).committed and "x" not in space
     asked = []
-    outcome = tentative.exec("x = 1", space, commit=lambda frozen: asked.append(frozen), **memory)
+    outcome = tentative.exec("x = 1", space, commit=lambda frozen: asked.append(frozen), **options)
     assert not outcome.committed and "x" not in space
     assert [frozen.committed for frozen in asked] == [False]
-    outcome = tentative.exec("x = 1", space, commit=lambda frozen: True, **memory)
+    outcome = tentative.exec("x = 1", space, commit=lambda frozen: True, **options)
     assert outcome.committed and space["x"] == 1
 
     def fails(frozen):
         raise RuntimeError("cannot decide")
 
-    outcome = tentative.exec("y = 1", space, commit=fails, **memory)
+    outcome = tentative.exec("y = 1", space, commit=fails, **options)
     assert isinstance(outcome.exception, RuntimeError) and not outcome.committed and "y" not in space
 
 
-def test_attempts_end_with_the_first_commit(memory):
+def test_attempts_end_with_the_first_commit(options):
     numbers, kept = [], []
-    for tx in tentative.attempts(5, **memory):
+    for tx in tentative.attempts(5, **options):
         numbers.append(tx.number)
         with tx:
             kept.append(tx.number)
@@ -111,10 +111,10 @@ def test_attempts_end_with_the_first_commit(memory):
     assert numbers == [1, 2, 3] and kept == [3]
 
 
-def test_attempts_raise_the_last_failure(memory):
+def test_attempts_raise_the_last_failure(options):
     numbers = []
     with pytest.raises(OSError, match="2"):
-        for tx in tentative.attempts(2, **memory):
+        for tx in tentative.attempts(2, **options):
             numbers.append(tx.number)
             with tx:
                 raise OSError(tx.number)
@@ -123,17 +123,17 @@ def test_attempts_raise_the_last_failure(memory):
         tentative.attempts(0)
 
 
-def test_attempts_do_not_hold_an_interrupt_back(memory):
+def test_attempts_do_not_hold_an_interrupt_back(options):
     with pytest.raises(KeyboardInterrupt):
-        for tx in tentative.attempts(2, **memory):
+        for tx in tentative.attempts(2, **options):
             with tx:
                 raise KeyboardInterrupt
 
 
-def test_transactional(memory):
+def test_transactional(options):
     SHARED.clear()
 
-    @tentative.transactional(**memory)
+    @tentative.transactional(**options)
     def add(value, fail=False):
         """Adds."""
         SHARED.append(value)
@@ -179,48 +179,48 @@ ENDINGS = (
 
 
 @pytest.mark.parametrize(("function", "kind", "text"), ENDINGS)
-def test_every_ending_is_an_outcome(memory, function, kind, text):
+def test_every_ending_is_an_outcome(options, function, kind, text):
     SHARED.clear()
-    outcome = run(memory, lambda: (SHARED.append(1), function()))
+    outcome = run(options, lambda: (SHARED.append(1), function()))
     assert type(outcome.exception) is kind and text in str(outcome.exception)
     assert SHARED == [] and not outcome.committed
     if isinstance(outcome.exception, tentative.RolledBack):
         assert outcome.exception.outcome is outcome
 
 
-def test_deep_recursion_in_c_is_an_outcome(memory):
-    outcome = run(memory, recurse_in_c)
+def test_deep_recursion_in_c_is_an_outcome(options):
+    outcome = run(options, recurse_in_c)
     assert isinstance(outcome.exception, RecursionError | tentative.Crashed | MemoryError)
 
 
-def test_crashed_carries_its_signal(memory):
-    assert run(memory, crash).exception.signal == signal.SIGSEGV
-    assert run(memory, lambda: os._exit(9)).exception.code == 9
+def test_crashed_carries_its_signal(options):
+    assert run(options, crash).exception.signal == signal.SIGSEGV
+    assert run(options, lambda: os._exit(9)).exception.code == 9
 
 
 @pytest.mark.parametrize(
     "hang", ("while True: pass", "import time; time.sleep(60)", "import signal; signal.pause()")
 )
-def test_a_timeout_ends_what_hangs(memory, hang):
+def test_a_timeout_ends_what_hangs(options, hang):
     started = time.monotonic()
-    outcome = tentative.exec(hang, {}, timeout=0.2, **memory)
+    outcome = tentative.exec(hang, {}, timeout=0.2, **options)
     assert isinstance(outcome.exception, tentative.TimedOut) and isinstance(outcome.exception, TimeoutError)
     assert time.monotonic() - started < 10 and "0.2 s" in str(outcome.exception)
 
 
-def test_a_timeout_in_a_block_is_raised(memory):
+def test_a_timeout_in_a_block_is_raised(options):
     with pytest.raises(tentative.TimedOut):
-        with tentative.transaction(timeout=0.2, **memory):
+        with tentative.transaction(timeout=0.2, **options):
             time.sleep(60)
 
 
-def test_a_memory_limit(memory):
-    outcome = tentative.exec("x = bytearray(1 << 30)", {}, memory_limit=64 << 20, **memory)
+def test_a_memory_limit(options):
+    outcome = tentative.exec("x = bytearray(1 << 30)", {}, memory_limit=64 << 20, **options)
     assert isinstance(outcome.exception, MemoryError | tentative.OutOfMemory)
-    assert tentative.exec("x = bytearray(1 << 20)", {}, memory_limit=64 << 20, **memory).committed
+    assert tentative.exec("x = bytearray(1 << 20)", {}, memory_limit=64 << 20, **options).committed
 
 
-def test_an_interrupt_reaches_the_branch(memory):
+def test_an_interrupt_reaches_the_branch(options):
     """Ctrl-C while a transaction runs interrupts its code, which may clean up and raises in the origin."""
     log = []
     if os.fork() == 0:
@@ -228,7 +228,7 @@ def test_an_interrupt_reaches_the_branch(memory):
         os.kill(os.getppid(), signal.SIGINT)
         os._exit(0)
     with pytest.raises(KeyboardInterrupt) as caught:
-        with tentative.transaction(**memory):
+        with tentative.transaction(**options):
             try:
                 time.sleep(30)
             except KeyboardInterrupt:
@@ -238,16 +238,16 @@ def test_an_interrupt_reaches_the_branch(memory):
     assert log == [] and "time.sleep(30)" in str(caught.value.__cause__)
 
 
-def test_output_appears_once(memory, tmp_path):
+def test_output_appears_once(options, tmp_path):
     import subprocess
 
-    program = tmp_path / "program.py"
+    program, without = tmp_path / "program.py", options.get("without", ())
     program.write_text(
         "import sys, ctypes, tentative\nlibc = ctypes.CDLL(None)\nprint('python before', end=' ')\n"
         "libc.printf(b'c before ')\n"
-        f"with tentative.transaction(without={memory['without']!r}) as tx:\n"
+        f"with tentative.transaction(without={without!r}) as tx:\n"
         "    print('python inside', end=' ')\n    libc.printf(b'c inside ')\n    tx.rollback()\n"
-        f"with tentative.transaction(without={memory['without']!r}) as tx:\n    print('committed', end=' ')\n"
+        f"with tentative.transaction(without={without!r}) as tx:\n    print('committed', end=' ')\n"
         "print('after')\n"
     )
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True)

@@ -20,18 +20,18 @@ def resident_kb():
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
 
 
-def test_a_thousand_transactions_leave_nothing(memory):
+def test_a_thousand_transactions_leave_nothing(options):
     numbers = []
 
     def some(count):
         for number in range(count):
-            with tentative.transaction(**memory) as tx:
+            with tentative.transaction(**options) as tx:
                 numbers.append(number)
                 if number % 2:
                     tx.rollback(number)
             if number % 100 == 0:
-                tentative.exec("import os; os._exit(1)", {}, **memory)
-                tentative.exec("1/0", {}, **memory)
+                tentative.exec("import os; os._exit(1)", {}, **options)
+                tentative.exec("1/0", {}, **options)
 
     some(20)
     gc.collect()

@@ -6,7 +6,7 @@ import sys
 import hypothesis
 import tentative
 from hypothesis import strategies
-from model import MEMORY_OPERATIONS, MODULES, World, run
+from model import FILE_OPERATIONS, MEMORY_OPERATIONS, MODULES, World, run
 
 THOROUGH = bool(os.environ.get("TENTATIVE_THOROUGH"))
 
@@ -87,6 +87,17 @@ def test_memory_model(memory, tmp_path):
     @hypothesis.given(programs(MEMORY_OPERATIONS), programs(MEMORY_OPERATIONS))
     def property_of_programs(prelude, program):
         check(tmp_path, memory, prelude, program)
+
+    property_of_programs()
+
+
+def test_files_model(everything, tmp_path):
+    @SETTINGS
+    @hypothesis.given(
+        programs(MEMORY_OPERATIONS + FILE_OPERATIONS), programs(MEMORY_OPERATIONS + FILE_OPERATIONS)
+    )
+    def property_of_programs(prelude, program):
+        check(tmp_path, everything, prelude, program)
 
     property_of_programs()
 

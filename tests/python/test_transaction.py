@@ -11,10 +11,10 @@ import tentative
 STATE = {"list": [1], "number": 1}
 
 
-def test_commits_at_the_end_of_the_block(memory):
+def test_commits_at_the_end_of_the_block(options):
     alias, pid = STATE["list"], os.getpid()
     alias[:] = [1]
-    with tentative.transaction(**memory) as tx:
+    with tentative.transaction(**options) as tx:
         alias.append(2)
         new = object()
     assert STATE["list"] is alias and alias == [1, 2]
@@ -22,11 +22,11 @@ def test_commits_at_the_end_of_the_block(memory):
     assert tx.outcome.committed and tx.outcome.exception is None
 
 
-def test_rolls_back_and_raises_again(memory):
+def test_rolls_back_and_raises_again(options):
     alias = STATE["list"]
     alias[:] = [1]
     with pytest.raises(KeyError) as caught:
-        with tentative.transaction(**memory) as tx:
+        with tentative.transaction(**options) as tx:
             alias.append(2)
             raise KeyError("gone")
     assert alias == [1] and caught.value.args == ("gone",)
@@ -35,9 +35,9 @@ def test_rolls_back_and_raises_again(memory):
     assert not tx.outcome.committed and tx.outcome.exception is caught.value
 
 
-def test_rollback_hands_a_value_over_and_goes_on_after_the_block(memory):
+def test_rollback_hands_a_value_over_and_goes_on_after_the_block(options):
     steps = ["before"]
-    with tentative.transaction(**memory) as tx:
+    with tentative.transaction(**options) as tx:
         steps.append("inside")
         tx.rollback({"answer": 42, "function": lambda: 43})
         steps.append("never")
@@ -47,10 +47,10 @@ def test_rollback_hands_a_value_over_and_goes_on_after_the_block(memory):
     assert tx.outcome.exception is None and not tx.outcome.committed
 
 
-def test_commit_in_the_middle_leaves_the_rest_outside(memory):
+def test_commit_in_the_middle_leaves_the_rest_outside(options):
     numbers = []
     with pytest.raises(ZeroDivisionError) as caught:
-        with tentative.transaction(**memory) as tx:
+        with tentative.transaction(**options) as tx:
             numbers.append(1)
             tx.commit()
             numbers.append(2)
@@ -59,8 +59,8 @@ def test_commit_in_the_middle_leaves_the_rest_outside(memory):
     assert caught.value.__cause__ is None, "it was raised in the origin itself"
 
 
-def test_a_finished_transaction_says_so(memory):
-    with tentative.transaction(**memory) as tx:
+def test_a_finished_transaction_says_so(options):
+    with tentative.transaction(**options) as tx:
         tx.commit()
         with pytest.raises(tentative.Finished):
             tx.commit()
@@ -69,7 +69,7 @@ def test_a_finished_transaction_says_so(memory):
     with pytest.raises(tentative.Finished):
         with tx:
             raise AssertionError
-    with tentative.transaction(**memory) as tx:
+    with tentative.transaction(**options) as tx:
         tx.rollback()
     with pytest.raises(tentative.Finished):
         tx.rollback()
@@ -99,38 +99,38 @@ def test_bad_options_are_refused_at_once(options):
         tentative.transaction(**options)
 
 
-def test_an_unknown_rule_is_refused_before_anything_runs(memory):
+def test_an_unknown_rule_is_refused_before_anything_runs(options):
     with pytest.raises(ValueError, match="kinds: net, listen, unix, device, signal"):
-        with tentative.transaction(allow=["netz:example.org"], **memory):
+        with tentative.transaction(allow=["netz:example.org"], **options):
             raise AssertionError
 
 
-def test_other_ways_to_enter_are_refused(memory):
+def test_other_ways_to_enter_are_refused(options):
     with (
         contextlib.ExitStack() as stack,
         pytest.raises(tentative.Unsupported, match="with statement") as caught,
     ):
-        stack.enter_context(tentative.transaction(**memory))
+        stack.enter_context(tentative.transaction(**options))
     assert caught.value.layer == "objects" and "tentative.run" in caught.value.remedy
 
 
-def test_nested_blocks(memory):
+def test_nested_blocks(options):
     log = []
-    with tentative.transaction(**memory) as outer:
+    with tentative.transaction(**options) as outer:
         log.append("outer")
-        with tentative.transaction(**memory) as inner:
+        with tentative.transaction(**options) as inner:
             log.append("lost")
             inner.rollback("value of the inner")
         log.append(inner.outcome.value)
-        with tentative.transaction(**memory):
+        with tentative.transaction(**options):
             log.append("kept")
     assert log == ["outer", "value of the inner", "kept"] and outer.outcome.committed
 
 
-def test_inside_a_generator_and_a_coroutine(memory):
+def test_inside_a_generator_and_a_coroutine(options):
     def generate():
         yield "before"
-        with tentative.transaction(**memory) as tx:
+        with tentative.transaction(**options) as tx:
             yield "inside"
             tx.rollback()
         yield "after"
@@ -138,7 +138,7 @@ def test_inside_a_generator_and_a_coroutine(memory):
     assert list(generate()) == ["before", "after"]
 
     async def coroutine():
-        with tentative.transaction(**memory) as tx:
+        with tentative.transaction(**options) as tx:
             tx.rollback(5)
         return tx.outcome.value
 
@@ -148,12 +148,12 @@ def test_inside_a_generator_and_a_coroutine(memory):
     assert stop.value.value == 5
 
 
-def test_an_exception_class_of_a_module_that_only_the_branch_imported(memory, tmp_path, monkeypatch):
+def test_an_exception_class_of_a_module_that_only_the_branch_imported(options, tmp_path, monkeypatch):
     """Its module's code must not run in the origin: the exception arrives as a description of itself."""
     (tmp_path / "only_inside.py").write_text("class Boom(Exception): pass\nraised = Boom('text')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(tentative.RemoteError) as caught:
-        with tentative.transaction(**memory):
+        with tentative.transaction(**options):
             import only_inside
 
             raise only_inside.raised
@@ -162,24 +162,24 @@ def test_an_exception_class_of_a_module_that_only_the_branch_imported(memory, tm
     assert "raise only_inside.raised" in caught.value.traceback
 
 
-def test_what_cannot_be_serialised_is_described(memory):
+def test_what_cannot_be_serialised_is_described(options):
     class Awkward(Exception):
         def __init__(self, one, two):
             super().__init__("only one")
             self.lock = sys._getframe()
 
     with pytest.raises(tentative.RemoteError, match="Awkward: only one"):
-        with tentative.transaction(**memory):
+        with tentative.transaction(**options):
             raise Awkward(1, 2)
-    with tentative.transaction(**memory) as tx:
+    with tentative.transaction(**options) as tx:
         tx.rollback(sys._getframe())
     assert isinstance(tx.outcome.value, tentative.RemoteError) and "frame" in tx.outcome.value.type_name
 
 
 @pytest.mark.parametrize("kind", (KeyboardInterrupt, SystemExit, GeneratorExit, StopIteration))
-def test_special_exceptions_keep_their_class(memory, kind):
+def test_special_exceptions_keep_their_class(options, kind):
     def block():
-        with tentative.transaction(**memory):
+        with tentative.transaction(**options):
             raise kind("why")
 
     with pytest.raises(kind) as caught:
@@ -187,9 +187,9 @@ def test_special_exceptions_keep_their_class(memory, kind):
     assert caught.value.args == ("why",)
 
 
-def test_the_context_of_an_exception_is_not_ours(memory):
+def test_the_context_of_an_exception_is_not_ours(options):
     with pytest.raises(ValueError) as caught:
-        with tentative.transaction(**memory):
+        with tentative.transaction(**options):
             raise ValueError
     seen, current = [], caught.value
     while current is not None:
@@ -198,7 +198,7 @@ def test_the_context_of_an_exception_is_not_ours(memory):
     assert seen == ["ValueError", "RemoteTraceback"]
 
 
-def test_a_tracer_goes_on(memory):
+def test_a_tracer_goes_on(options):
     events = []
 
     def tracer(frame, event, argument):
@@ -207,7 +207,7 @@ def test_a_tracer_goes_on(memory):
         return tracer
 
     def traced():
-        with tentative.transaction(**memory) as tx:
+        with tentative.transaction(**options) as tx:
             tx.rollback()
         return tx
 
@@ -222,24 +222,22 @@ def test_a_tracer_goes_on(memory):
     assert ("line", 2) not in events and ("line", 3) in events
 
 
-def test_at_the_top_of_a_module(memory):
+def test_at_the_top_of_a_module(options):
     module = types.ModuleType("example")
-    module.memory = memory
-    source = (
-        "import tentative\nwith tentative.transaction(**memory) as tx: here = 1; tx.rollback(here)\nend = 1\n"
-    )
+    module.options = options
+    source = "import tentative\nwith tentative.transaction(**options) as tx: here = 1; tx.rollback(here)\nend = 1\n"
     exec(source, module.__dict__)
     assert module.tx.outcome.value == 1 and not hasattr(module, "here") and module.end == 1
 
 
-def test_only_the_main_thread_may_begin(memory):
+def test_only_the_main_thread_may_begin(options):
     import threading
 
     found = []
 
     def other():
         try:
-            tentative.transaction(**memory).run(lambda: None)
+            tentative.transaction(**options).run(lambda: None)
         except tentative.Unsupported as error:
             found.append(error)
 
@@ -249,10 +247,10 @@ def test_only_the_main_thread_may_begin(memory):
     assert found and found[0].layer == "threads" and found[0].remedy
 
 
-def test_a_commit_while_a_thread_runs_is_refused_and_the_branch_goes_on(memory):
+def test_a_commit_while_a_thread_runs_is_refused_and_the_branch_goes_on(options):
     import threading
 
-    with tentative.transaction(**memory) as tx:
+    with tentative.transaction(**options) as tx:
         stop = threading.Event()
         thread = threading.Thread(target=stop.wait)
         thread.start()
@@ -264,10 +262,10 @@ def test_a_commit_while_a_thread_runs_is_refused_and_the_branch_goes_on(memory):
     assert "threads run" in caught.value.reasons[0]
 
 
-def test_a_refused_commit_at_the_end_is_raised_in_the_origin(memory):
+def test_a_refused_commit_at_the_end_is_raised_in_the_origin(options):
     marker = []
     with pytest.raises(tentative.CommitRefused) as caught:
-        with tentative.transaction(**memory) as tx:
+        with tentative.transaction(**options) as tx:
             import threading
 
             marker.append("lost")
@@ -276,10 +274,10 @@ def test_a_refused_commit_at_the_end_is_raised_in_the_origin(memory):
     assert tx.outcome.exception is caught.value
 
 
-def test_a_child_that_was_not_waited_for_refuses_the_commit(memory):
+def test_a_child_that_was_not_waited_for_refuses_the_commit(options):
     import subprocess
 
-    with tentative.transaction(**memory) as tx:
+    with tentative.transaction(**options) as tx:
         child = subprocess.Popen(["sleep", "30"])
         with pytest.raises(tentative.CommitRefused, match="wait for it"):
             tx.commit()
