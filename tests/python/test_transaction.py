@@ -114,15 +114,15 @@ def test_other_ways_to_enter_are_refused(options):
     assert caught.value.layer == "objects" and "tentative.run" in caught.value.remedy
 
 
-def test_nested_blocks(options):
+def test_nested_blocks(options, memory):
     log = []
     with tentative.transaction(**options) as outer:
         log.append("outer")
-        with tentative.transaction(**options) as inner:
+        with tentative.transaction(**memory) as inner:
             log.append("lost")
             inner.rollback("value of the inner")
         log.append(inner.outcome.value)
-        with tentative.transaction(**options):
+        with tentative.transaction(**memory):
             log.append("kept")
     assert log == ["outer", "value of the inner", "kept"] and outer.outcome.committed
 

@@ -147,10 +147,8 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
     check_descriptors(&open)?;
     let directory = working_directory()?;
     let session = if link::is_needed(options) { Some(Session::take(options)?) } else { None };
-    let capture = match options.output {
-        Output::Live => None,
-        Output::Hold | Output::Capture => Some(Capture::new().map_err(BeginError::Output)?),
-    };
+    let captured = matches!(options.output, Output::Hold | Output::Capture);
+    let capture = captured.then(Capture::new).transpose().map_err(BeginError::Output)?;
     let plan = match &session {
         Some(session) => {
             session.start(options)?;
@@ -160,31 +158,34 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
     };
     let known = own::numbers();
     let filter = session.as_ref().map(|_| pathways::compile(options.without));
-    let entry = session.as_ref().zip(plan.as_ref()).map(|(session, plan)| Entry {
-        init: session.init(),
-        namespaces: session.ready.namespaces,
-        namespaces_of_branch: session.ready.namespaces_of_branch,
-        same_pid: !options.without.contains(Layer::Kin),
-        filter: filter.as_deref().unwrap_or_default(),
-        monitor: session.socket(),
-        own: &known,
-        capabilities: session.ready.capabilities,
-        directory: if options.without.contains(Layer::Files) { b"" } else { directory.as_bytes_with_nul() },
-        inherited: plan.entries.as_ptr(),
-        inherited_len: plan.entries.len(),
+    let entry = session.as_ref().zip(plan.as_ref()).map(|(session, plan)| {
+        Box::new(Entry {
+            init: session.init(),
+            namespaces: session.ready.namespaces,
+            namespaces_of_branch: session.ready.namespaces_of_branch,
+            same_pid: !options.without.contains(Layer::Kin),
+            filter: filter.as_deref().unwrap_or_default(),
+            monitor: session.socket(),
+            own: &known,
+            capabilities: session.ready.capabilities,
+            directory: if options.without.contains(Layer::Files) {
+                b""
+            } else {
+                directory.as_bytes_with_nul()
+            },
+            inherited: plan.entries.as_ptr(),
+            inherited_len: plan.entries.len(),
+        })
     });
     let wishes = Wishes {
         timeout: options.timeout,
         memory_limit: options.memory_limit,
         decide: options.decide,
-        entry: entry.as_ref(),
+        entry: entry.as_deref(),
         output: capture.as_ref().map(Capture::descriptors),
     };
-    let gaps = options.without.iter().map(gap_without);
-    let gaps = match &session {
-        Some(session) => session.ready.gaps.clone(),
-        None => gaps.collect(),
-    };
+    let gaps = session.as_ref().map(|session| session.ready.gaps.clone());
+    let gaps = gaps.unwrap_or_else(|| options.without.iter().map(gap_without).collect());
     let after = Afterwards {
         offsets: Offsets::capture(),
         output: options.output,
@@ -202,13 +203,25 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
             own::enter_branch();
             Ok(Begun::Inside(Branch { inner, after }))
         }
-        Ok(transplant::Begun::Frozen(inner)) => Ok(Begun::Frozen(Frozen { inner, after })),
-        Ok(transplant::Begun::Ended(ended)) => Ok(Begun::Ended(after.ended(ended))),
-        Err(error) => {
-            link::after_transaction();
-            Err(BeginError::of(error, plan.as_ref().map_or(&[], |plan| &plan.entries)))
+        Ok(transplant::Begun::Frozen(inner)) => {
+            outlive(entry);
+            outlive((known, plan));
+            Ok(Begun::Frozen(Frozen { inner, after }))
         }
+        Ok(transplant::Begun::Ended(ended)) => Ok(Begun::Ended(after.ended(ended))),
+        Err(error) => Err(failed(error, plan.as_ref())),
     }
+}
+
+fn failed(error: transplant::BeginError, plan: Option<&inherit::Plan>) -> BeginError {
+    link::after_transaction();
+    BeginError::of(error, plan.map_or(&[], |plan| &plan.entries))
+}
+
+/// Keeps what the commit of a frozen branch reads when the frame of `begin` is gone. After that commit the memory is
+/// the branch's, where nothing was kept.
+fn outlive<T>(needed: T) {
+    std::mem::forget(needed);
 }
 
 fn working_directory() -> Result<CString, BeginError> {
