@@ -108,6 +108,8 @@ def guarantees() -> Iterator[str]:
     promised, _, _ = document.read_text().partition("\n## What no test here can show")
     parts = PROMISE.split(promised)
     seen: set[str] = set()
+    if len(parts) < 2:
+        yield "GUARANTEES.md: promises nothing"
     for identity, text in zip(parts[1::2], parts[2::2], strict=True):
         if identity in seen:
             yield f"GUARANTEES.md: {identity} is there twice"
