@@ -122,7 +122,13 @@ fn hints(group: &[&Effect], palette: Palette, text: &mut String) {
         }
     }
     for hint in seen.iter().take(BRIEF_LINES) {
-        text.push_str(&format!("  {} {}\n", palette.literal("hint:"), printable(hint)));
+        let hint = printable(hint);
+        let advice = if hint.starts_with("--") {
+            format!("run again with {hint} to let it through")
+        } else {
+            hint.into_owned()
+        };
+        text.push_str(&format!("  {} {advice}\n", palette.literal("hint:")));
     }
 }
 
@@ -155,7 +161,7 @@ pub(crate) mod tests {
     fn what_cannot_be_taken_back_comes_first() {
         let mut blocked = effect(Layer::World, Class::Blocked, "connect", "tcp 127.0.0.1:5432");
         blocked.count = 3;
-        blocked.hint = Some("allow it with --allow net:127.0.0.1:5432".to_owned());
+        blocked.hint = Some("--allow net:127.0.0.1:5432".to_owned());
         let mut escaped = effect(Layer::Kin, Class::Escaped, "kill", "pid 4711");
         escaped.errno = None;
         escaped.decision = Decision::Allowed;
@@ -166,7 +172,7 @@ pub(crate) mod tests {
              \x20 escaped     kin     kill pid 4711  curl[7]\n\
              \x20             at a.py:3 in main\n\
              \x20 blocked     world   connect tcp 127.0.0.1:5432  curl[7], 3 times, connection refused\n\
-             \x20 hint: allow it with --allow net:127.0.0.1:5432\n"
+             \x20 hint: run again with --allow net:127.0.0.1:5432 to let it through\n"
         );
         assert_eq!(render(&[], Detail::Brief, Palette::PLAIN), "effects: none\n");
     }

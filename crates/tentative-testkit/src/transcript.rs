@@ -10,6 +10,14 @@ use std::{collections::HashMap, io::Read, path::Path, process::Stdio};
 
 use crate::{Environment, environment::PATH};
 
+/// Closes what whoever started the tests left open (a job server's pipes), which would be in every report; then runs the
+/// command.
+const CLEAN_SHELL: &str = r#"for fd in /proc/$$/fd/*; do
+    fd=${fd##*/}
+    if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
+done
+eval "$1""#;
+
 /// One command of a transcript.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Step {
@@ -75,9 +83,9 @@ fn steps(document: &str) -> Vec<Step> {
 /// Runs a command line with both streams into one pipe, so that their order is kept.
 fn run(command: &str, environment: &Environment, tool: &Path) -> (String, i32) {
     let (mut reader, writer) = std::io::pipe().expect("a pipe can be made");
-    let mut shell = environment.command("sh");
+    let mut shell = environment.command("bash");
     shell
-        .args(["-c", command])
+        .args(["-c", CLEAN_SHELL, "bash", command])
         .env("PATH", format!("{}:{PATH}", tool.display()))
         .stdin(Stdio::null())
         .stdout(writer.try_clone().expect("a descriptor can be copied"))
