@@ -172,9 +172,12 @@ impl Monitor {
     /// A monitor with a policy; names in it are looked up now, in the host's network.
     #[must_use]
     pub fn new(policy: &Policy) -> Monitor {
+        let rules = Rules::load(policy);
+        let mut log = Log::default();
+        rules.unmet().iter().for_each(|reason| log.add(unmet_rule(reason)));
         Monitor {
-            rules: Rules::load(policy),
-            log: Log::default(),
+            rules,
+            log,
             listeners: Vec::new(),
             pending: VecDeque::new(),
             nested: nested::Sessions::default(),
@@ -305,6 +308,26 @@ impl Monitor {
             }
         }
         Ok(())
+    }
+}
+
+/// A rule that allows less than it says: the user must not find out from a program that fails.
+fn unmet_rule(reason: &str) -> Effect {
+    Effect {
+        id: 0,
+        layer: crate::layer::Layer::World,
+        class: Class::Blocked,
+        operation: "rule".to_owned(),
+        target: reason.to_owned(),
+        pid: 0,
+        tid: 0,
+        program: "tentative".to_owned(),
+        time_ns: now_ns(),
+        decision: Decision::Denied,
+        errno: None,
+        count: 1,
+        stack: None,
+        hint: None,
     }
 }
 

@@ -7,6 +7,7 @@
 mod ended;
 mod inherited;
 mod launch;
+mod leftovers;
 pub mod output;
 mod terminal;
 mod watch;
@@ -144,6 +145,7 @@ pub fn run(options: &ProgramOptions, transaction: &mut Transaction) -> Result<En
         true => None,
         false => Some(Plan::make(transaction, privilege)?),
     };
+    leftovers::adopt(options.without)?;
     let sandbox = build(options, transaction, plan.as_ref(), privilege)?;
     let mut monitor = Monitor::new(&options.policy);
     let outer = Outer::find(&options.policy).map_err(RunError::Outer)?;
@@ -161,7 +163,7 @@ pub fn run(options: &ProgramOptions, transaction: &mut Transaction) -> Result<En
         outer: outer.as_ref(),
     };
     let ended = supervise(&launch, &sandbox, &mut monitor, transaction)?;
-    sandbox_leftovers(&sandbox, &mut monitor);
+    leftovers::end(&sandbox, options.without, monitor.log_mut());
     if let Some(outer) = &outer {
         let effects = outer.effects().map_err(RunError::Outer)?;
         effects.into_iter().for_each(|effect| monitor.log_mut().add(effect));
@@ -250,13 +252,5 @@ fn supervise(
         }
         watch::Outcome::NotLaunched(Some((step, source))) => Err(RunError::Launch { step, source }),
         watch::Outcome::NotLaunched(None) => Err(RunError::Died),
-    }
-}
-
-/// Processes that outlive the program end with it, and the record says so.
-fn sandbox_leftovers(sandbox: &Sandbox, monitor: &mut Monitor) {
-    let left = sandbox.processes().unwrap_or_default();
-    if !left.is_empty() {
-        ended::record_leftovers(monitor.log_mut(), left.len());
     }
 }

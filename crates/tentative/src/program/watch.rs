@@ -102,8 +102,6 @@ impl Watch<'_> {
             self.pass_signals_on();
             self.keep_time(&mut state);
             if let Some(how) = self.status()? {
-                // Whoever is left would write to it for ever.
-                self.sandbox.kill();
                 // Killed before it could say that it runs, or that it does not.
                 if state.launching && launch::outcome(&self.launch).is_ok_and(|outcome| outcome.is_some()) {
                     return Ok(Outcome::NotLaunched(None));

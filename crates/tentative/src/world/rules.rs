@@ -26,6 +26,8 @@ pub(crate) struct Rules {
     rules: Vec<(Action, Matcher)>,
     /// The rules of the transaction around this one, which must agree.
     outer: Option<Box<Rules>>,
+    /// Rules that do not do what they say, with the reason.
+    unmet: Vec<String>,
 }
 
 impl Rules {
@@ -39,7 +41,14 @@ impl Rules {
             rules.push((Action::Allow, Matcher::Net { hosts, any: false, port: Some(53) }));
         }
         rules.extend(policy.rules.iter().map(|rule| (rule.action, matcher(&rule.kind))));
-        Rules { rules, outer: None }
+        let unmet = policy.rules.iter().zip(rules.iter().rev().take(policy.rules.len()).rev());
+        let unmet = unmet.filter_map(|(rule, (_, matcher))| why_unmet(rule, matcher)).collect();
+        Rules { rules, outer: None, unmet }
+    }
+
+    /// What the user asked for and does not get, in words.
+    pub(crate) fn unmet(&self) -> &[String] {
+        &self.unmet
     }
 
     /// These rules inside a transaction with others: what goes outside must be allowed by both.
@@ -107,6 +116,18 @@ pub fn allowed_devices(policy: &Policy) -> Vec<PathBuf> {
 fn allows_a_name(rule: &Rule) -> bool {
     let named = matches!(&rule.kind, Kind::Net(Host::Name(_) | Host::Below(_) | Host::Any, _));
     rule.action == Action::Allow && named
+}
+
+/// Why a rule about a name matches less than it says.
+fn why_unmet(rule: &Rule, matcher: &Matcher) -> Option<String> {
+    let found_none = matches!(matcher, Matcher::Net { hosts, any: false, .. } if hosts.is_empty());
+    match &rule.kind {
+        Kind::Net(Host::Name(name), _) if found_none => Some(format!("{name}: the name cannot be looked up")),
+        Kind::Net(Host::Below(domain), _) => Some(format!(
+            "*.{domain}: names below it are not told apart yet, only {domain} itself is matched"
+        )),
+        _ => None,
+    }
 }
 
 fn matcher(kind: &Kind) -> Matcher {
@@ -178,6 +199,12 @@ mod tests {
         assert_eq!(rules.net("127.0.0.1:5432".parse().unwrap()), Some(Action::Allow));
         assert_eq!(rules.net("127.0.0.1:5433".parse().unwrap()), None);
         assert_eq!(rules.net("[::1]:80".parse().unwrap()), Some(Action::Allow));
+    }
+
+    #[test]
+    fn what_a_rule_does_not_do_is_said() {
+        let rules = rules(&[("net:no-such-host.invalid:80", Action::Allow), ("net:10.0.0.1", Action::Allow)]);
+        assert_eq!(rules.unmet(), ["no-such-host.invalid: the name cannot be looked up"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use tentative::{
     change::{ChangeKind, Subject},
     effect::{Class, Effect},
+    layer::Layer,
     program::{Ended, How, ProgramOptions, RunError, output, run},
     store::Store,
     transaction::Output,
@@ -101,6 +102,12 @@ fn processes_left_running_end() {
     let ended = run_and_roll_back(&script("sleep 300 & exit 0")).unwrap();
     let effects = crossings(&ended);
     assert!(effects.iter().any(|effect| effect.target == "1 process left running"), "{effects:?}");
+    // Without a pid namespace too.
+    let without = [Layer::Kin].into_iter().collect();
+    let text = "setsid sleep 300.5 & (sleep 300.5 &) ; exit 0";
+    let ended = run_and_roll_back(&ProgramOptions { without, ..script(text) }).unwrap();
+    let effects = crossings(&ended);
+    assert!(effects.iter().any(|effect| effect.target == "2 processes left running"), "{effects:?}");
 }
 
 fn directories_below_are_renamed() {
