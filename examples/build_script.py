@@ -118,7 +118,7 @@ class Project:
         if layer == "memory":
             self.state["array"][7] += 1
         elif layer == "threads":
-            signal.signal(signal.SIGUSR1, lambda *_: None)
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         elif layer == "objects":
             settings["options"] = dict(settings["options"])
         elif layer == "process":
@@ -258,6 +258,7 @@ def in_the_interpreter(
 
 def from_the_shell(scratch: Path, bystander: Bystander, sabotage: str | None) -> bool:
     """The same script as a program of its own, with the `tentative` command."""
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
     project = Project(scratch / "shell", bystander)
     command = [str(Path(sys.executable).with_name("tentative")), "run"]
     script = ["--", sys.executable, str(SCRIPT)]
