@@ -1,10 +1,10 @@
 """What the tests of the Python API share."""
 
 import os
-from pathlib import Path
 
 import pytest
 import tentative
+from processes import children
 
 #: Layers 1 to 4 alone: what a test of the interpreter's own state needs.
 MEMORY = {"without": ("files", "kin", "world")}
@@ -36,11 +36,6 @@ def everything():
 def options(request):
     """Both kinds of transaction, one after the other."""
     return request.getfixturevalue(request.param)
-
-
-def children():
-    """Process ids of this process's children, by the kernel's list."""
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
 @pytest.fixture(autouse=True)

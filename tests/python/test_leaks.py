@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import tentative
-from conftest import children
+from processes import children
 
 
 def state():
