@@ -111,17 +111,21 @@ class Transaction:
             found[:] = find(self._before)
             return ObjectChanges(resolve(self._before, found))
 
-        return Changes(lambda: "[]", lambda: dict(branch.memory()), objects)
+        return Changes(lambda: branch.report().changes, lambda: dict(branch.memory()), objects)
 
     @property
     def effects(self) -> tuple[Effect, ...]:
-        """What crossed the sandbox; known when the transaction has ended."""
-        return self.outcome.effects
+        """What crossed the sandbox; inside the transaction, so far."""
+        if self._state != "inside":
+            return self.outcome.effects
+        return read_effects(json.loads(self._inside().report().effects))
 
     @property
     def verdict(self) -> Verdict:
-        """Whether rolling back restores everything and a commit is exact; known when the transaction has ended."""
-        return self.outcome.verdict
+        """Whether rolling back restores everything and a commit is exact; inside the transaction, so far."""
+        if self._state != "inside":
+            return self.outcome.verdict
+        return read_verdict(json.loads(self._inside().report().verdict))
 
     # What the code inside can ask for.
 

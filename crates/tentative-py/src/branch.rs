@@ -40,6 +40,12 @@ impl Branch {
         branch.rollback(payload)
     }
 
+    /// What changed and crossed so far, memory excepted.
+    fn report(&mut self, py: Python<'_>) -> PyResult<report::Report> {
+        let branch = self.inner.as_mut().ok_or_else(|| errors::finished(py))?;
+        Ok(report::Report::of(branch.report()))
+    }
+
     /// Counts what changed in memory so far.
     fn memory(&mut self, py: Python<'_>) -> PyResult<Vec<(&'static str, u64)>> {
         let branch = self.inner.as_mut().ok_or_else(|| errors::finished(py))?;

@@ -68,6 +68,8 @@ pub(crate) mod ask {
     pub(crate) const SETUP_FAILED: u32 = 3;
     /// Count what changed in memory and go on.
     pub(crate) const MEASURE: u32 = 4;
+    /// Fetch the monitor's findings into the payload's memory and go on.
+    pub(crate) const LOOK: u32 = 5;
 }
 
 /// The origin's reply in the branch's copy.
@@ -78,6 +80,8 @@ pub(crate) struct Reply {
     pub(crate) arrival: u64,
     pub(crate) refusal: Refusal,
     pub(crate) counts: Counts,
+    /// Bytes of the findings that `LOOK` asked for; more than the payload has room for if it was too small.
+    pub(crate) found: usize,
     pub(crate) words_len: u32,
     pub(crate) words: [u8; WORDS],
 }

@@ -32,6 +32,10 @@ use crate::{
     world::Instruction,
 };
 
+/// The signal by which a branch ends itself when it rolls back with nothing to hand over: the last real-time one,
+/// which nothing else raises. A program that ends that way all the same is rolled back just so.
+const ROLLBACK_SIGNAL: i32 = 64;
+
 /// Where and how a branch enters a sandbox.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +55,8 @@ pub struct Entry<'a> {
     pub monitor: RawFd,
     /// Every descriptor that is the transaction's and not the program's: the branch loses them, the origin keeps them.
     pub own: &'a [RawFd],
+    /// NUL-terminated path of the journal that tells whether a monitor that died had committed.
+    pub journal: &'a [u8],
     /// Capabilities that the branch keeps, as a bit set.
     pub capabilities: u64,
     /// NUL-terminated working directory inside.
@@ -226,6 +232,21 @@ impl Branch {
         let control = self.area.pointer();
         // SAFETY: the area is mapped, and this is the branch's own copy.
         branch::measure(unsafe { &mut *control })
+    }
+
+    /// Fetches what the monitor has found so far, a JSON document; empty without a monitor.
+    pub fn look(&mut self) -> Vec<u8> {
+        let control = self.area.pointer();
+        let mut room = vec![0; 64 << 10];
+        loop {
+            // SAFETY: the area is mapped, and this is the branch's own copy.
+            let found = branch::look(unsafe { &mut *control }, &mut room);
+            if found <= room.len() {
+                room.truncate(found);
+                return room;
+            }
+            room = vec![0; found];
+        }
     }
 
     /// Ends the branch; the origin gets the payload.

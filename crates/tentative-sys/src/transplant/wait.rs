@@ -194,6 +194,7 @@ fn ended_by_itself(control: &mut Control) -> ! {
     control.origin.branch = 0;
     control.origin.ending = match ended {
         Ok(info) if info.code == libc::CLD_EXITED => Ending::Exited(info.status),
+        Ok(info) if info.status == super::ROLLBACK_SIGNAL => Ending::Asked,
         Ok(info) => Ending::Killed(info.status),
         Err(_) => Ending::Killed(libc::SIGKILL),
     };
@@ -251,6 +252,10 @@ fn serve(control: &mut Control) {
             stage::measure(control);
             reply(control, arrival::ANSWERED);
         }
+        ask::LOOK => {
+            control.origin.reply.found = relay_findings(control).unwrap_or(0);
+            reply(control, arrival::ANSWERED);
+        }
         ask::ROLLBACK => {
             fetch_payload(control);
             end_branch(control);
@@ -264,6 +269,26 @@ fn serve(control: &mut Control) {
             arrive(control, arrival::FAILED)
         }
     }
+}
+
+/// Passes the monitor's findings on to the memory that the branch has made ready; returns their length.
+fn relay_findings(control: &Control) -> Result<usize, Errno> {
+    let Some(entry) = entry_of(control) else { return Ok(0) };
+    talk::send(entry.monitor, &talk::Message::of(talk::op::REPORT), None)?;
+    let (message, fd) = talk::receive(entry.monitor)?;
+    let fd = fd.ok_or(Errno::PROTO)?;
+    let length = message.a as usize;
+    let room = control.origin.request.payload_len;
+    if length > 0 && length <= room {
+        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        let local = unsafe { raw::mmap(0, length, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0) }?;
+        let _gone_if_failed =
+            stage::write_memory(control.origin.branch, local, control.origin.request.payload, length);
+        // SAFETY: the mapping just made.
+        let _own = unsafe { raw::munmap(local, length) };
+    }
+    raw::close(fd as usize)?;
+    Ok(length)
 }
 
 /// Lets the origin's program look at the frozen branch.

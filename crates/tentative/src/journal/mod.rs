@@ -261,6 +261,14 @@ fn parse(line: &[u8]) -> Option<Entry> {
 mod tests {
     use super::*;
 
+    /// A live origin whose monitor died looks for these bytes, without a parser.
+    #[test]
+    fn the_commit_record_has_one_spelling() {
+        let mut bytes = Vec::new();
+        line(&Entry::Commit, &mut bytes).unwrap();
+        assert!(bytes.ends_with(b" {\"entry\":\"commit\"}\n"));
+    }
+
     fn one_step() -> Vec<Step> {
         vec![Step::Link { first: "/a".into(), path: "/b\u{1}".into(), aside: "/c".into() }]
     }

@@ -2,13 +2,18 @@
 //!
 //! It has one thread, builds nothing itself and never blocks on a session, so it always notices the origin's end.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    collections::VecDeque,
+    os::fd::{AsFd, OwnedFd},
+    time::{Duration, Instant},
+};
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
     process::{WaitId, WaitIdOptions, waitid},
+    time::Timespec,
 };
 use tentative_sys::kin::{Cloned, Namespaces, clone_into, exit_now};
 
@@ -24,15 +29,23 @@ struct Waiting {
     door: OwnedFd,
 }
 
+/// Sessions that are kept ready.
+const READY: usize = 2;
+/// While one is ready, the next is built only when the transaction that took the last one has probably ended: on a
+/// small machine they would compete for processors.
+const BUILD_DELAY: Duration = Duration::from_millis(10);
+
 struct Keeper {
     link: OwnedFd,
-    waiting: Option<Waiting>,
+    waiting: VecDeque<Waiting>,
+    /// What to build next, and when.
+    planned: Option<(Take, Instant)>,
     /// Sessions that have not been reaped yet.
     sessions: Vec<OwnedFd>,
 }
 
 pub(super) fn run(link: OwnedFd) {
-    let mut keeper = Keeper { link, waiting: None, sessions: Vec::new() };
+    let mut keeper = Keeper { link, waiting: VecDeque::new(), planned: None, sessions: Vec::new() };
     // The kernel's refusal to go on means that the origin is gone, or that nothing can be served any more.
     while keeper.turn().is_ok() {}
 }
@@ -41,7 +54,11 @@ impl Keeper {
     fn turn(&mut self) -> Result<(), Errno> {
         let mut polls = vec![PollFd::new(&self.link, PollFlags::IN)];
         polls.extend(self.sessions.iter().map(|session| PollFd::new(session, PollFlags::IN)));
-        match poll(&mut polls, None) {
+        let wait = self.planned.as_ref().map(|(_, due)| {
+            let left = due.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        });
+        match poll(&mut polls, wait.as_ref()) {
             Err(Errno::INTR) => return Ok(()),
             other => other?,
         };
@@ -55,26 +72,42 @@ impl Keeper {
             }
             !ended[index - 1]
         });
-        if asked { self.hand_out() } else { Ok(()) }
+        if asked {
+            self.hand_out()?;
+        } else if self.planned.as_ref().is_some_and(|(_, due)| *due <= Instant::now()) {
+            self.build_planned()?;
+        }
+        Ok(())
+    }
+
+    /// Builds what is missing, one after the other.
+    fn build_planned(&mut self) -> Result<(), Errno> {
+        let Some((take, _)) = self.planned.take() else { return Ok(()) };
+        let door = self.fork_session(&take)?;
+        self.waiting.push_back(Waiting { take: take.clone(), door });
+        if self.waiting.len() < READY {
+            self.planned = Some((take, Instant::now() + BUILD_DELAY));
+        }
+        Ok(())
     }
 
     /// Gives the origin's socket to a session, and lets the next one be built.
     fn hand_out(&mut self) -> Result<(), Errno> {
         let (take, socket): (Take, _) = protocol::receive(&self.link)?;
         let socket = socket.ok_or(Errno::PROTO)?;
-        let door = match self.waiting.take() {
-            Some(waiting) if waiting.take == take => waiting.door,
-            // Another kind was ready; its session ends with the door.
-            _ => self.fork_session(&take)?,
+        // Those of another kind end with their doors.
+        self.waiting.retain(|waiting| waiting.take == take);
+        let door = match self.waiting.pop_front() {
+            Some(waiting) => waiting.door,
+            None => self.fork_session(&take)?,
         };
         match protocol::send(&door, &(), Some(socket.as_fd())) {
             // The session died while it waited; the origin sees its socket closed.
-            Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
+            Err(Errno::PIPE | Errno::CONNRESET) => {}
             other => other?,
         }
-        drop(door);
-        let door = self.fork_session(&take)?;
-        self.waiting = Some(Waiting { take, door });
+        let delay = if self.waiting.is_empty() { Duration::ZERO } else { BUILD_DELAY };
+        self.planned = Some((take, Instant::now() + delay));
         Ok(())
     }
 

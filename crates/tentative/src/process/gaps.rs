@@ -68,6 +68,22 @@ pub enum Open {
     Uncontained(Uncontained),
 }
 
+impl Open {
+    /// The descriptor in words, for a report.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match self {
+            Open::Path(path) => path.display().to_string(),
+            Open::Unlinked => "a deleted file".to_owned(),
+            Open::Pipe => "a pipe".to_owned(),
+            Open::Socket => "a socket".to_owned(),
+            Open::Terminal => "a terminal".to_owned(),
+            Open::Harmless => "a harmless device".to_owned(),
+            Open::Uncontained(kind) => kind.name().to_owned(),
+        }
+    }
+}
+
 /// The open descriptors of this process by number.
 ///
 /// # Errors

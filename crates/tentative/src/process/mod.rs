@@ -1,3 +1,4 @@
 //! Layer 4: environment, working directory, umask, limits, descriptors and offsets.
 
+pub mod changes;
 pub mod gaps;

@@ -31,6 +31,7 @@ use crate::{
     layer::Layer,
     live::protocol::{self, Findings, Offer, Ready, Start, Take},
     policy::{Action, Kind},
+    store::Store,
 };
 
 /// The keepers of this process and of the origins whose copy it is: the owner tells whose one is.
@@ -105,6 +106,12 @@ impl Session {
         protocol::send(&self.socket, &start, None).map_err(|source| BeginError::Session { source })
     }
 
+    /// Where the journal of a commit will be.
+    pub(super) fn journal(&self) -> CString {
+        let path = self.ready.directory.join(crate::journal::NAME);
+        CString::new(path.into_os_string().into_encoded_bytes()).unwrap_or_default()
+    }
+
     pub(super) fn socket(&self) -> RawFd {
         self.socket.number()
     }
@@ -132,6 +139,16 @@ impl Session {
         let words = String::from_utf8_lossy(message.words()).into_owned();
         if message.op == op::DONE { Ok(words) } else { Err(words) }
     }
+}
+
+/// The session died. If that was after the commit point, its files are put in place now; what it knew is lost.
+pub(super) fn after_lost_session() -> Findings {
+    let recovered = Store::open_default().and_then(|store| store.recover());
+    let unfinished = match recovered {
+        Ok(_) => "the monitor died; its record of the transaction is lost".to_owned(),
+        Err(error) => format!("the monitor died, and recovering failed: {error}; run 'tentative recover'"),
+    };
+    Findings { unfinished: Some(unfinished), ..Findings::default() }
 }
 
 /// After a transaction inside another one: its keeper must not outlive it, or it would keep the outer from its

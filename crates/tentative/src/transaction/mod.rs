@@ -31,11 +31,15 @@ use tentative_sys::{
 };
 
 use crate::{
+    change::Change,
     containment::{Containment, Gap},
     layer::{Layer, LayerSet},
     pathways,
     policy::Policy,
-    process::gaps::{Open, open_descriptors},
+    process::{
+        changes::Attributes,
+        gaps::{Open, open_descriptors},
+    },
 };
 
 /// What becomes of output on the standard streams.
@@ -87,6 +91,9 @@ pub enum Begun {
 pub struct Branch {
     inner: transplant::Branch,
     after: Afterwards,
+    before: Attributes,
+    /// What changed in layer 4, found just before the commit.
+    process: Vec<Change>,
 }
 
 /// The origin's handle on a branch that asks for its commit.
@@ -145,6 +152,7 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
     let known = own::numbers();
     open.retain(|(number, _)| !known.contains(number));
     check_descriptors(&open)?;
+    let before = Attributes::with_descriptors(open.clone());
     let directory = working_directory()?;
     let session = if link::is_needed(options) { Some(Session::take(options)?) } else { None };
     let captured = matches!(options.output, Output::Hold | Output::Capture);
@@ -156,6 +164,7 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
         }
         None => None,
     };
+    let journal = session.as_ref().map_or_else(CString::default, Session::journal);
     let known = own::numbers();
     let filter = session.as_ref().map(|_| pathways::compile(options.without));
     let entry = session.as_ref().zip(plan.as_ref()).map(|(session, plan)| {
@@ -167,6 +176,7 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
             filter: filter.as_deref().unwrap_or_default(),
             monitor: session.socket(),
             own: &known,
+            journal: journal.as_bytes_with_nul(),
             capabilities: session.ready.capabilities,
             directory: if options.without.contains(Layer::Files) {
                 b""
@@ -201,11 +211,11 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
     match begun {
         Ok(transplant::Begun::Inside(inner)) => {
             own::enter_branch();
-            Ok(Begun::Inside(Branch { inner, after }))
+            Ok(Begun::Inside(Branch { inner, after, before, process: Vec::new() }))
         }
         Ok(transplant::Begun::Frozen(inner)) => {
             outlive(entry);
-            outlive((known, plan));
+            outlive((known, plan, journal));
             Ok(Begun::Frozen(Frozen { inner, after }))
         }
         Ok(transplant::Begun::Ended(ended)) => Ok(Begun::Ended(after.ended(ended))),
@@ -249,10 +259,12 @@ impl Branch {
     /// # Errors
     /// The reasons; the caller is still the branch and goes on.
     pub fn commit(&mut self) -> Result<Committed, CommitRefused> {
+        self.process = self.before.changes();
         let committed = self.inner.commit()?;
         // In the origin: the numbers of the session's descriptors are its own again.
         own::leave_branch();
-        let report = self.after.report(committed.counts.into());
+        let mut report = self.after.report(committed.counts.into());
+        report.add_changes(std::mem::take(&mut self.process));
         let duration = self.after.started.elapsed();
         self.after.close();
         Ok(Committed { report, duration })
@@ -261,6 +273,15 @@ impl Branch {
     /// Ends the branch; `begin` returns in the origin with the payload.
     pub fn rollback(&mut self, payload: &[u8]) -> ! {
         self.inner.rollback(payload)
+    }
+
+    /// What the branch has changed and touched so far, memory excepted.
+    pub fn report(&mut self) -> Box<Report> {
+        let findings = serde_json::from_slice(&self.inner.look()).unwrap_or_default();
+        let containment = self.after.containment.clone();
+        let mut report = Report::new(containment, MemoryChanges::default(), findings, Default::default());
+        report.add_changes(self.before.changes());
+        Box::new(report)
     }
 
     /// What the branch has changed in memory so far.
@@ -327,7 +348,10 @@ impl Drop for Files {
 
 impl Afterwards {
     fn report(&self, memory: MemoryChanges) -> Box<Report> {
-        let findings = self.session.as_ref().and_then(Session::findings).unwrap_or_default();
+        let findings = match &self.session {
+            Some(session) => session.findings().unwrap_or_else(link::after_lost_session),
+            None => Default::default(),
+        };
         let (stdout, stderr) = self.capture.as_ref().map(Capture::read).unwrap_or_default();
         Box::new(Report::new(self.containment.clone(), memory, findings, (stdout, stderr)))
     }

@@ -116,4 +116,9 @@ impl Report {
             stderr,
         }
     }
+
+    /// Adds changes of other layers than files.
+    pub(super) fn add_changes(&mut self, changes: Vec<Change>) {
+        self.changes.extend(changes);
+    }
 }
