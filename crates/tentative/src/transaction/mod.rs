@@ -194,12 +194,10 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
         entry: entry.as_deref(),
         output: capture.as_ref().map(Capture::descriptors),
     };
-    let gaps = session.as_ref().map(|session| session.ready.gaps.clone());
-    let gaps = gaps.unwrap_or_else(|| options.without.iter().map(gap_without).collect());
     let after = Afterwards {
         offsets: Offsets::capture(),
         output: options.output,
-        containment: Containment::from_gaps(gaps),
+        containment: containment_of(options, session.as_ref()),
         started: Instant::now(),
         memory_limit: options.memory_limit.is_some(),
         session: None,
@@ -238,6 +236,14 @@ fn working_directory() -> Result<CString, BeginError> {
     let directory = std::env::current_dir().map_err(BeginError::Directory)?;
     CString::new(directory.into_os_string().into_vec())
         .map_err(|_| BeginError::Directory(io::ErrorKind::InvalidInput.into()))
+}
+
+/// How far a branch is contained: as its session says, or by what was asked for.
+fn containment_of(options: &Options, session: Option<&Session>) -> Containment {
+    Containment::from_gaps(match session {
+        Some(session) => session.ready.gaps.clone(),
+        None => options.without.iter().map(gap_without).collect(),
+    })
 }
 
 fn gap_without(layer: Layer) -> Gap {
