@@ -570,7 +570,8 @@ impl Staging<'_> {
             let room = rustix::fs::statvfs(&path)
                 .map_err(|source| StageError::Look { path: path.clone(), source: source.into() })?;
             let free = room.f_bavail.saturating_mul(room.f_frsize);
-            if needed > free {
+            // A file system without a size (ramfs) reports no blocks at all.
+            if room.f_blocks > 0 && needed > free {
                 return Err(StageError::Room { path, free, needed });
             }
         }

@@ -14,3 +14,4 @@ mod conflict;
 #[cfg(feature = "crash-points")]
 mod crash;
 mod mounting;
+mod mounts;
