@@ -13,8 +13,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, Gid, Mode, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat, chownat,
-        renameat_with, utimensat,
+        AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat,
+        chownat, openat, renameat_with, utimensat,
     },
     io::Errno,
 };
@@ -171,12 +171,14 @@ impl Published {
     fn sync(&self) -> Result<(), ApplyError> {
         let parents: BTreeSet<&Path> = self.steps.iter().filter_map(|step| step.path().parent()).collect();
         for parent in parents {
-            match File::open(parent).and_then(|directory| directory.sync_all()) {
-                // Gone with a later change, or one that the user may enter but not read, which the kernel syncs anyway
-                // with the next flush of its journal.
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {}
-                Err(source) => return Err(ApplyError::Sync { path: parent.to_owned(), source }),
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match openat(CWD, parent, flags, Mode::empty()).and_then(rustix::fs::fsync) {
+                // Gone or something else now with this or a later change, or one that the user may enter but not read,
+                // which the kernel writes with the next flush of its journal.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => {}
+                Err(source) => {
+                    return Err(ApplyError::Sync { path: parent.to_owned(), source: source.into() });
+                }
                 Ok(()) => {}
             }
         }

@@ -350,8 +350,14 @@ impl Staging<'_> {
             Deed::Place { renamed_from, .. } => self.place(operation, renamed_from.as_deref()),
             Deed::Update { content } => self.update(operation, *content),
             Deed::UpdateHidden => {
-                let step = self.rewrite(operation, true, true)?;
-                self.steps.hidden.push(step);
+                // Removing one of several names makes the kernel keep a copy too, with nothing new in it.
+                let content = !attributes::same_content(&operation.path, &operation.upper)
+                    .map_err(|source| StageError::Look { path: operation.path.clone(), source })?;
+                let step = self.rewrite(operation, content, true)?;
+                if !matches!(&step, Step::Rewrite { content: false, attributes, .. } if *attributes == AttributeSet::default())
+                {
+                    self.steps.hidden.push(step);
+                }
                 Ok(())
             }
             Deed::Link { first } => {

@@ -13,5 +13,6 @@ mod commit;
 mod conflict;
 #[cfg(feature = "crash-points")]
 mod crash;
+mod model;
 mod mounting;
 mod mounts;
