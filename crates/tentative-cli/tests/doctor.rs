@@ -64,3 +64,17 @@ fn a_store_that_cannot_hold_uppers_is_named() {
         "{said}"
     );
 }
+
+#[test]
+fn inside_a_transaction_the_outer_monitor_serves() {
+    require!(Feature::UserNamespaces, Feature::Overlay);
+    let environment = Environment::new();
+    let output = environment
+        .command(TENTATIVE)
+        .args(["run", "--rollback", "--", TENTATIVE, "doctor"])
+        .output()
+        .expect("tentative starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(said.contains("served by the monitor of the transaction around this one"), "{said}");
+}

@@ -14,6 +14,7 @@ mod store;
 use std::path::Path;
 
 use rustix::io::Errno;
+pub(crate) use store::remove_scratch;
 
 /// How much depends on a mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

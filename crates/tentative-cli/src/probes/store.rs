@@ -69,8 +69,7 @@ impl Scratch {
         let mut builder = fs::DirBuilder::new();
         builder.mode(0o700);
         builder.recursive(true).create(store).map_err(|error| unusable("make it", &error))?;
-        // The dot keeps it out of the store's listing of transactions.
-        let path = store.join(format!(".doctor-{}", std::process::id()));
+        let path = scratch(store, std::process::id());
         builder.recursive(false).create(&path).map_err(|error| unusable("make a directory in it", &error))?;
         Ok(Scratch(path))
     }
@@ -83,11 +82,20 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Mounts on it belong to this process's own mount namespace and do not show in the path that is removed.
-        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
-        let _ = rustix::mount::unmount(self.0.join("merged"), rustix::mount::UnmountFlags::DETACH);
+        // What is a mount point of this process goes with it, and is removed by `doctor` afterwards.
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// Removes what a probe process that has ended could not remove itself.
+pub(crate) fn remove_scratch(store: &Path, pid: u32) {
+    // Most probes have made none.
+    let _ = fs::remove_dir_all(scratch(store, pid));
+}
+
+/// The dot keeps it out of the store's listing of transactions.
+fn scratch(store: &Path, pid: u32) -> PathBuf {
+    store.join(format!(".doctor-{pid}"))
 }
 
 fn unusable(doing: &str, error: &std::io::Error) -> Failure {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use tentative::store::default_root;
 use tentative_report::{
     json::{self, Check, CheckResult},
     paint::Palette,
@@ -100,6 +101,9 @@ fn try_in_child(probe: &Probe) -> Result<Found, CommandError> {
         output.read_to_string(&mut text)?;
     }
     let status = child.wait()?;
+    if let Some(store) = default_root() {
+        probes::remove_scratch(&store, child.id());
+    }
     Ok(serde_json::from_str(&text).unwrap_or_else(|_| failed(format!("the attempt ended with {status}"))))
 }
 
