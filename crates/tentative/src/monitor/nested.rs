@@ -81,6 +81,8 @@ impl Sessions {
         origin: &Origin,
     ) -> Outcome {
         let done = match call.arguments[1] {
+            // The kernel stacks overlays two deep.
+            ASK if self.of(caller.tid()).is_some() => Err(Errno::MLINK),
             ASK => self.ask(call.id, listener),
             JOIN => self.join(call.arguments[2] as u32 as i32, caller, origin),
             _ => Err(Errno::INVAL),
@@ -160,10 +162,13 @@ impl Outer {
     /// Asks the monitor outside to serve a transaction with this policy; none when there is no monitor outside.
     ///
     /// # Errors
-    /// When the monitor outside does not understand.
+    /// `EMLINK` inside two transactions already; else when the monitor outside does not understand.
     pub fn find(policy: &Policy) -> Result<Option<Outer>, Errno> {
-        let Ok(socket) = ask_monitor() else { return Ok(None) };
-        let outer = Outer { socket };
+        let outer = match ask_monitor() {
+            Ok(socket) => Outer { socket },
+            Err(Errno::MLINK) => return Err(Errno::MLINK),
+            Err(_) => return Ok(None),
+        };
         let mut packet = vec![b'P'];
         packet.extend(serde_json::to_vec(policy).map_err(|_| Errno::INVAL)?);
         send(&outer.socket, &packet, SendFlags::NOSIGNAL)?;

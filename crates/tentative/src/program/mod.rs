@@ -112,6 +112,9 @@ pub enum RunError {
     /// Waiting for the program failed.
     #[error("cannot watch the program")]
     Watch(#[source] Errno),
+    /// This would be a transaction inside a transaction inside a transaction.
+    #[error("transactions nest two deep, as the kernel's overlays do: this one would be the third")]
+    TooDeep,
     /// The monitor of the transaction around this one does not answer.
     #[error("cannot reach the monitor of the transaction around this one")]
     Outer(#[source] Errno),
@@ -140,6 +143,10 @@ pub fn run(options: &ProgramOptions, transaction: &mut Transaction) -> Result<En
     let began = Instant::now();
     let started_ns = crate::monitor::now_ns();
     let directory = env::current_dir().map_err(RunError::Directory)?;
+    let outer = Outer::find(&options.policy).map_err(|errno| match errno {
+        Errno::MLINK => RunError::TooDeep,
+        errno => RunError::Outer(errno),
+    })?;
     let privilege = Privilege::detect();
     let plan = match options.without.contains(Layer::Files) {
         true => None,
@@ -148,7 +155,6 @@ pub fn run(options: &ProgramOptions, transaction: &mut Transaction) -> Result<En
     leftovers::adopt(options.without)?;
     let sandbox = build(options, transaction, plan.as_ref(), privilege)?;
     let mut monitor = Monitor::new(&options.policy);
-    let outer = Outer::find(&options.policy).map_err(RunError::Outer)?;
     let inherited = inherited::Inherited::look(options.output == Output::Live);
     inherited.record(monitor.log_mut());
 

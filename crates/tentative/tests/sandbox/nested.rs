@@ -5,7 +5,7 @@ use std::{env, ffi::OsString, path::Path, process::ExitCode};
 use tempfile::TempDir;
 use tentative::{
     effect::Class,
-    program::{Ended, How, ProgramOptions, run},
+    program::{Ended, How, ProgramOptions, RunError, run},
     store::Store,
 };
 
@@ -43,6 +43,7 @@ pub(crate) fn inner(mut argv: Vec<OsString>) -> ExitCode {
                 How::Signalled(_) => ExitCode::from(98),
             }
         }
+        Err(RunError::TooDeep) => ExitCode::from(97),
         Err(error) => {
             println!("    inner: {error}");
             ExitCode::from(99)
@@ -81,5 +82,5 @@ fn an_inner_transaction_has_its_own_record() {
 
 fn a_third_level_is_refused_clearly() {
     let ended = run_nested(2, &["/bin/true"]);
-    assert_eq!(ended.how, How::Exited(99));
+    assert_eq!(ended.how, How::Exited(97));
 }
