@@ -170,8 +170,10 @@ def ordinary_user(needed: list[Path]) -> Iterator[OrdinaryUser]:
     """Makes the user, and removes him with his processes and directories afterwards."""
     name = f"tentative-{os.getpid()}"
     home = Path("/var/tmp") / name
+    # A number that nobody else on this machine is likely to use, so that two runs never see each other's files.
+    number = 20_000 + os.getpid() % 40_000
     subprocess.run(
-        ["useradd", "--create-home", "--home-dir", home, "--shell", "/bin/sh", name],
+        ["useradd", "--uid", str(number), "--create-home", "--home-dir", home, "--shell", "/bin/sh", name],
         check=True,
         stdout=subprocess.DEVNULL,
     )
