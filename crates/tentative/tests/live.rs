@@ -30,6 +30,45 @@ const CASES: &[Case] = &[
     ("refused_files_can_be_kept", refused_files_can_be_kept),
     ("output_is_captured", output_is_captured),
     ("a_hundred_leave_nothing", a_hundred_leave_nothing),
+    ("a_branch_sees_its_changes", a_branch_sees_its_changes),
+    ("killed_at_every_step_it_is_old_or_new", killed_at_every_step_it_is_old_or_new),
+];
+
+/// Every step of begin, stage, commit and rollback of a live process, in origin, branch, keeper and session.
+const STEPS: &[&str] = &[
+    "begin.before-clone",
+    "begin.after-clone",
+    "branch.start",
+    "branch.started",
+    "branch.frozen",
+    "branch.rollback",
+    "rollback.branch-ended",
+    "stage.begin",
+    "stage.files",
+    "stage.looked",
+    "stage.mapped",
+    "stage.fetched",
+    "stage.ready",
+    "session.built",
+    "session.stage",
+    "session.staged",
+    "session.apply",
+    "journal-intended",
+    "journal-before-commit",
+    "journal-committed",
+    "apply-begin",
+    "apply-step",
+    "apply-synced",
+    "journal-applied",
+    "apply-done",
+    "discard-begin",
+    "discard-place",
+    "discard-done",
+    "apply.begin",
+    "apply.mapped",
+    "apply.copied",
+    "apply.state",
+    "apply.end",
 ];
 
 fn main() -> ExitCode {
@@ -38,6 +77,9 @@ fn main() -> ExitCode {
         let socket = tentative_sys::process::detached::take_socket(3).expect("the link");
         tentative::live::serve(socket);
         return ExitCode::SUCCESS;
+    }
+    if let Some(rolls_back) = std::env::var_os("LIVE_VICTIM") {
+        return victim(rolls_back == "rollback");
     }
     if let Ok(name) = std::env::var("LIVE_CASE") {
         let case = CASES.iter().find(|(known, _)| *known == name).expect("a known case");
@@ -75,7 +117,8 @@ fn main() -> ExitCode {
 fn is_left_clean(home: &std::path::Path) -> bool {
     let store = home.join("store");
     let left = || {
-        let names = fs::read_dir(&store).expect("the store").map(|entry| entry.expect("entry").file_name());
+        // A case whose processes have stores of their own made none here.
+        let names = fs::read_dir(&store).into_iter().flatten().map(|entry| entry.expect("entry").file_name());
         names.filter(|name| name != "format" && name != "gate").collect::<Vec<_>>()
     };
     for _ in 0..300 {
@@ -349,4 +392,125 @@ fn a_hundred_leave_nothing() {
     assert_eq!((count("/proc/self/fd"), maps()), before);
     let children = format!("/proc/self/task/{}/children", std::process::id());
     assert_eq!(fs::read_to_string(children).expect("children"), "");
+}
+
+fn a_branch_sees_its_changes() {
+    let path = work().join("seen");
+    let seen = match begin(&options()).expect("begin") {
+        Begun::Inside(mut branch) => {
+            fs::write(&path, "seen").expect("write inside");
+            std::env::set_current_dir("/").expect("chdir");
+            let report = branch.report();
+            branch.commit().expect("commit");
+            report
+        }
+        other => panic!("{other:?}"),
+    };
+    let subjects: Vec<String> = seen.changes.iter().map(|change| format!("{:?}", change.subject)).collect();
+    assert!(subjects.iter().any(|subject| subject.contains("seen")), "{subjects:?}");
+    assert!(subjects.iter().any(|subject| subject.contains("cwd")), "{subjects:?}");
+}
+
+/// Ends with 0 when it is committed, 4 when it is rolled back, 3 when it did not begin.
+fn victim(rolls_back: bool) -> ExitCode {
+    let work = work();
+    let read = |name: &str| fs::read_to_string(work.join(name)).expect("read");
+    let mut memory = "old".to_owned();
+    match begin(&options()) {
+        Ok(Begun::Inside(mut branch)) => {
+            memory = "new".to_owned();
+            fs::write(work.join("a"), "new").expect("write inside");
+            fs::write(work.join("b"), "new").expect("write inside");
+            if rolls_back || branch.commit().is_err() {
+                branch.rollback(b"not empty")
+            }
+            assert_eq!(memory, "new");
+            // When the monitor died after the commit point, the origin has put the files in place itself.
+            assert_eq!((read("a"), read("b")), ("new".to_owned(), "new".to_owned()));
+            ExitCode::SUCCESS
+        }
+        Ok(_) => {
+            assert_eq!(memory, "old");
+            ExitCode::from(4)
+        }
+        Err(_) => ExitCode::from(3),
+    }
+}
+
+fn killed_at_every_step_it_is_old_or_new() {
+    if !cfg!(feature = "crash-points") {
+        println!("skipped: crash points are not compiled in (make test and make crash do)");
+        return;
+    }
+    for ending in ["commit", "rollback"] {
+        for step in STEPS {
+            kill_at(step, ending);
+        }
+    }
+}
+
+fn kill_at(step: &str, ending: &str) {
+    let ground = work().join(format!("{ending}-{step}"));
+    let store = ground.join("store");
+    fs::create_dir(&ground).expect("create");
+    for name in ["a", "b"] {
+        fs::write(ground.join(name), "old").expect("write");
+    }
+    let mut victim = Command::new(std::env::current_exe().expect("own path"))
+        .env_remove("LIVE_CASE")
+        .env("LIVE_VICTIM", ending)
+        .env("LIVE_SCRATCH", &ground)
+        .env("TENTATIVE_HOME", &store)
+        .env("TENTATIVE_CRASH_AT", format!("{step}:1"))
+        .spawn()
+        .expect("spawn");
+    let mut status = None;
+    for _ in 0..2000 {
+        status = victim.try_wait().expect("wait");
+        if status.is_some() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let Some(status) = status else {
+        victim.kill().expect("kill");
+        panic!("{ending}, killed at {step}: the origin hangs");
+    };
+    let left = wait_for_the_end_of(&store);
+    assert!(left.is_empty(), "{ending}, killed at {step}: processes {left:?} are left");
+    let opened = tentative::store::Store::open(&store).expect("store");
+    opened.recover().expect("recover");
+    let read = |name: &str| fs::read_to_string(ground.join(name)).expect("read");
+    let (a, b) = (read("a"), read("b"));
+    assert_eq!(a, b, "{ending}, killed at {step}: half of each");
+    match status.code() {
+        Some(0) => assert_eq!(a, "new", "{ending}, killed at {step}: committed"),
+        Some(3 | 4) => assert_eq!(a, "old", "{ending}, killed at {step}: rolled back"),
+        Some(other) => panic!("{ending}, killed at {step}: exit status {other}"),
+        None => assert!(ending == "commit" || a == "old", "{ending}, killed at {step}"),
+    }
+    let names = fs::read_dir(&store).expect("store").map(|entry| entry.expect("entry").file_name());
+    let names: Vec<_> = names.filter(|name| name != "format" && name != "gate").collect();
+    assert!(names.is_empty(), "{ending}, killed at {step}: {names:?} left in the store");
+    fs::remove_dir_all(&ground).expect("clean up");
+}
+
+/// Waits until no process has this store in its environment; returns those that stay.
+fn wait_for_the_end_of(store: &std::path::Path) -> Vec<String> {
+    let needle = format!("TENTATIVE_HOME={}", store.display());
+    let mut left = Vec::new();
+    for _ in 0..500 {
+        left.clear();
+        for entry in fs::read_dir("/proc").expect("list").flatten() {
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            if environment.split(|byte| *byte == 0).any(|variable| variable == needle.as_bytes()) {
+                left.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        if left.is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    left
 }

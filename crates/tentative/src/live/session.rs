@@ -147,7 +147,15 @@ impl Session {
         // The end of the origin's socket ends the loop.
         while session.turn().is_ok() {}
         drop(session.monitor);
-        clean_up(session.sandbox.take(), session.files);
+        let mut files = session.files;
+        if files.has_work() {
+            // The origin is gone, but the commit point was passed.
+            if let Some(sandbox) = session.sandbox.take() {
+                let _killed_with_us = sandbox.destroy();
+            }
+            let _recover_goes_on = files.apply();
+        }
+        clean_up(session.sandbox.take(), files);
     }
 
     /// Root enters its user namespace last, and in the branch: see `Entry`.

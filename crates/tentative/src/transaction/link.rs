@@ -12,6 +12,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use rustix::{
@@ -131,6 +132,24 @@ impl Session {
         serde_json::from_slice(&bytes).ok()
     }
 
+    /// The session died. If that was after the commit point, its files are put in place now; what it knew is lost.
+    pub(super) fn after_death(&self) -> Findings {
+        let mut unfinished = "the monitor died; its record of the transaction is lost".to_owned();
+        // Its socket may close a moment before its lock on the transaction is gone.
+        for _ in 0..400 {
+            if let Err(error) = Store::open_default().and_then(|store| store.recover()) {
+                unfinished =
+                    format!("the monitor died, and recovering failed: {error}; run 'tentative recover'");
+                break;
+            }
+            if !self.ready.directory.exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Findings { unfinished: Some(unfinished), ..Findings::default() }
+    }
+
     /// Keeps the files as a pending transaction; returns its id.
     pub(super) fn keep(&self) -> Result<String, String> {
         let lost = |errno: Errno| format!("the monitor is gone: {errno}");
@@ -139,16 +158,6 @@ impl Session {
         let words = String::from_utf8_lossy(message.words()).into_owned();
         if message.op == op::DONE { Ok(words) } else { Err(words) }
     }
-}
-
-/// The session died. If that was after the commit point, its files are put in place now; what it knew is lost.
-pub(super) fn after_lost_session() -> Findings {
-    let recovered = Store::open_default().and_then(|store| store.recover());
-    let unfinished = match recovered {
-        Ok(_) => "the monitor died; its record of the transaction is lost".to_owned(),
-        Err(error) => format!("the monitor died, and recovering failed: {error}; run 'tentative recover'"),
-    };
-    Findings { unfinished: Some(unfinished), ..Findings::default() }
 }
 
 /// After a transaction inside another one: its keeper must not outlive it, or it would keep the outer from its

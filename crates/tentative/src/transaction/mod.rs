@@ -355,7 +355,7 @@ impl Drop for Files {
 impl Afterwards {
     fn report(&self, memory: MemoryChanges) -> Box<Report> {
         let findings = match &self.session {
-            Some(session) => session.findings().unwrap_or_else(link::after_lost_session),
+            Some(session) => session.findings().unwrap_or_else(|| session.after_death()),
             None => Default::default(),
         };
         let (stdout, stderr) = self.capture.as_ref().map(Capture::read).unwrap_or_default();
