@@ -314,7 +314,6 @@ def main() -> int:
         run_plainly(arguments.plainly)
         return 0
     scratch = Path(tempfile.mkdtemp(prefix="tentative-example-"))
-    os.environ["TENTATIVE_HOME"] = str(scratch / "store")
     bystander = Bystander(scratch / "connections")
     try:
         expected = plainly(scratch)

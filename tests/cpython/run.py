@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import importlib.util
 import json
 import os
 import subprocess
@@ -41,7 +40,7 @@ def run(name: str, mode: str, without: str) -> tuple[dict[str, str] | None, str]
     """Runs a module in a process and a directory of its own; how each test ended, and what it said."""
     with tempfile.TemporaryDirectory(prefix="tentative-cpython-") as directory:
         environment = {**os.environ, "PYTHONHASHSEED": "1", "TMPDIR": directory}
-        command = [sys.executable, str(ONE), name, mode, without]
+        command = [sys.executable, "-I", str(ONE), name, mode, without]
         try:
             done = subprocess.run(
                 command,
@@ -92,7 +91,9 @@ def main() -> int:
     parser.add_argument("--without", default="", help="layers to go without")
     parser.add_argument("modules", nargs="*")
     arguments = parser.parse_args()
-    if importlib.util.find_spec("test.test_dict") is None:
+    # Isolated, as each run is: a `test` of somebody's PYTHONPATH is not CPython's.
+    check = [sys.executable, "-I", "-c", "import test.test_dict"]
+    if subprocess.run(check, stderr=subprocess.DEVNULL).returncode != 0:
         print(f"NOT RUN: {sys.executable} came without CPython's test suite")
         return 0
     names = arguments.modules or (FEW if arguments.few else MODULES)
