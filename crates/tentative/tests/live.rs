@@ -31,6 +31,7 @@ const CASES: &[Case] = &[
     ("output_is_captured", output_is_captured),
     ("a_hundred_leave_nothing", a_hundred_leave_nothing),
     ("a_branch_sees_its_changes", a_branch_sees_its_changes),
+    ("transactions_nest_in_memory", transactions_nest_in_memory),
     ("killed_at_every_step_it_is_old_or_new", killed_at_every_step_it_is_old_or_new),
 ];
 
@@ -513,4 +514,27 @@ fn wait_for_the_end_of(store: &std::path::Path) -> Vec<String> {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     left
+}
+
+fn transactions_nest_in_memory() {
+    let outer = options();
+    let inner =
+        Options { without: tentative::layer::LayerSet::from_iter(tentative::layer::Layer::ALL), ..options() };
+    let mut trail = Vec::new();
+    match begin(&outer).expect("begin") {
+        Begun::Inside(mut branch) => {
+            trail.push("outer");
+            match begin(&inner).expect("begin inside") {
+                Begun::Inside(mut within) => {
+                    trail.push("inner");
+                    within.commit().expect("commit inside");
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(ended(&inner, |_| trail.push("never")).cause, Cause::Asked);
+            branch.commit().expect("commit");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(trail, ["outer", "inner"]);
 }

@@ -256,10 +256,13 @@ impl Branch {
         branch::roll_back(unsafe { &mut *control }, payload)
     }
 
-    /// Leaves the control area mapped and unowned, for a caller that lives on after a commit without this handle.
+    /// The descriptor that holds the write-protection marks, where there is one; it is not the program's.
     #[must_use]
-    pub fn control_area(&self) -> (usize, usize) {
-        (Area::start(self.area.pointer()), control::SIZE)
+    pub fn marks(&self) -> Option<RawFd> {
+        let control = self.area.pointer();
+        // SAFETY: the area is mapped, and this is the branch's own copy.
+        let marks = unsafe { (*control).request.marks };
+        (marks >= 0).then_some(marks)
     }
 }
 

@@ -208,7 +208,7 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
     let after = Afterwards { session, capture, ..after };
     match begun {
         Ok(transplant::Begun::Inside(inner)) => {
-            own::enter_branch();
+            own::enter_branch(inner.marks());
             Ok(Begun::Inside(Branch { inner, after, before, process: Vec::new() }))
         }
         Ok(transplant::Begun::Frozen(inner)) => {
@@ -266,9 +266,10 @@ impl Branch {
     /// The reasons; the caller is still the branch and goes on.
     pub fn commit(&mut self) -> Result<Committed, CommitRefused> {
         self.process = self.before.changes();
+        let marks = self.inner.marks();
         let committed = self.inner.commit()?;
         // In the origin: the numbers of the session's descriptors are its own again.
-        own::leave_branch();
+        own::leave_branch(marks);
         let mut report = self.after.report(committed.counts.into());
         report.add_changes(std::mem::take(&mut self.process));
         let duration = self.after.started.elapsed();

@@ -39,14 +39,19 @@ pub(super) fn depth() -> u32 {
     DEPTH.load(Ordering::Relaxed)
 }
 
-/// Notes that this process is a branch now.
-pub(super) fn enter_branch() {
+/// Notes that this process is a branch now, with this descriptor for its write-protection marks.
+pub(super) fn enter_branch(marks: Option<RawFd>) {
     DEPTH.fetch_add(1, Ordering::Relaxed);
+    NUMBERS.lock().unwrap_or_else(PoisonError::into_inner).extend(marks);
 }
 
 /// Notes that this process is the origin again, with the branch's memory.
-pub(super) fn leave_branch() {
+pub(super) fn leave_branch(marks: Option<RawFd>) {
     DEPTH.fetch_sub(1, Ordering::Relaxed);
+    let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(at) = numbers.iter().position(|number| Some(*number) == marks) {
+        numbers.swap_remove(at);
+    }
 }
 
 /// The numbers of all descriptors of this kind, those of outer transactions included.
