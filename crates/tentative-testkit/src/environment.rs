@@ -127,6 +127,7 @@ impl Drop for Environment {
     fn drop(&mut self) {
         let Some(directory) = self.directory.take() else { return };
         if !std::thread::panicking() {
+            crate::opened::open_up(directory.path());
             return;
         }
         let kept = directory.keep();

@@ -9,6 +9,7 @@ pub mod crash;
 pub mod environment;
 pub mod feature;
 pub mod leaks;
+pub mod opened;
 pub mod schema;
 pub mod skip;
 pub mod terminal;
@@ -16,3 +17,4 @@ pub mod transcript;
 
 pub use environment::Environment;
 pub use feature::Feature;
+pub use opened::Opened;

@@ -322,7 +322,7 @@ fn conflicts_refuse_the_commit() {
     match begin(&options()).expect("begin") {
         Begun::Inside(mut branch) => {
             fs::write(&path, "ours").expect("write inside");
-            std::thread::sleep(std::time::Duration::from_millis(1000));
+            std::thread::sleep(std::time::Duration::from_millis(2500));
             let refused = branch.commit().expect_err("somebody else changed it");
             assert!(refused.to_string().contains("contested"), "{refused}");
             branch.rollback(b"")
@@ -334,9 +334,11 @@ fn conflicts_refuse_the_commit() {
     assert_eq!(fs::read_to_string(&path).expect("read"), "theirs\n");
 }
 
-/// Somebody else, who changes the file when this process has a second child, which is the branch.
+/// Somebody else, who changes the file when this process has had a second child for a while: that is the branch, and no
+/// task on the way to it.
 fn change_while_a_branch_runs(path: &std::path::Path) -> std::process::Child {
-    let script = "for i in $(seq 500); do [ $(wc -w <\"$1\") -ge 2 ] && break; sleep 0.02; done; sleep 0.1; echo theirs >\"$0\"";
+    let script = "n=0; for i in $(seq 900); do [ $(wc -w <\"$1\") -ge 2 ] && n=$((n+1)) || n=0; \
+                  [ $n -ge 20 ] && break; sleep 0.02; done; echo theirs >\"$0\"";
     let children = format!("/proc/{0}/task/{0}/children", std::process::id());
     Command::new("/bin/sh").args(["-c", script]).arg(path).arg(children).spawn().expect("spawn")
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -89,8 +89,10 @@ impl Drop for Scratch {
 
 /// Removes what a probe process that has ended could not remove itself.
 pub(crate) fn remove_scratch(store: &Path, pid: u32) {
-    // Most probes have made none.
-    let _ = fs::remove_dir_all(scratch(store, pid));
+    let scratch = scratch(store, pid);
+    // An overlay leaves a directory that even its owner may not list. Most probes have made none.
+    let _ = fs::set_permissions(scratch.join("work/work"), fs::Permissions::from_mode(0o700));
+    let _ = fs::remove_dir_all(scratch);
 }
 
 /// The dot keeps it out of the store's listing of transactions.

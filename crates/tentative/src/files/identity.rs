@@ -14,7 +14,7 @@ use std::{
 use rustix::{fs::CWD, io::Errno};
 use tentative_sys::files::handle::name_to_handle_at;
 
-use crate::files::attributes;
+use crate::files::{attributes, moment::Moment};
 
 /// `struct ovl_fb` of the kernel: version, magic, length, flags, type, UUID; the handle follows.
 const HEADER_BYTES: usize = 21;
@@ -60,9 +60,11 @@ pub(super) fn handle(path: &Path) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Says whether two looks at files show the same time of access: covers do not change it (`noatime`), so that an upper
-/// file that was copied up has that of its original, and a new one a later one.
-pub(super) fn same_access(old: &fs::Metadata, new: &fs::Metadata) -> bool {
+/// file that was copied up has that of its original, and a new one a later one. If the original was read outside since
+/// the beginning, its own time is of no use: what then shows a time before the beginning is no new file.
+pub(super) fn same_access(begun: &Moment, old: &fs::Metadata, new: &fs::Metadata) -> bool {
     (old.atime(), old.atime_nsec()) == (new.atime(), new.atime_nsec())
+        || (begun.is_before_access(old) && !begun.is_before_access(new))
 }
 
 /// Objects that are no longer at their paths, to be found by what was copied from them.
@@ -97,11 +99,12 @@ impl Lost {
         path: &Path,
         upper: &Path,
         new: &fs::Metadata,
+        begun: &Moment,
     ) -> io::Result<Option<Found>> {
         let found = match origin {
             Origin::Known(noted) => self.by_handle(noted)?,
             Origin::Unnamed => self.by_look(upper, new, |_| true),
-            Origin::None => self.by_look(upper, new, |old| old.nlink() > 1 && same_access(old, new)),
+            Origin::None => self.by_look(upper, new, |old| old.nlink() > 1 && same_access(begun, old, new)),
         };
         let free =
             found.iter().copied().find(|at| self.objects[*at].0 != path && !self.taken.contains_key(at));

@@ -413,7 +413,10 @@ impl<'a> Walk<'a> {
             (Some(_), Origin::Unnamed) => !here.in_tree,
             // The kernel leaves no note when it parts a name from the other names of a file.
             (Some(old), Origin::None) => {
-                !here.in_tree && old.nlink() > 1 && new.is_file() && identity::same_access(old, new)
+                !here.in_tree
+                    && old.nlink() > 1
+                    && new.is_file()
+                    && identity::same_access(&self.begun, old, new)
             }
             (Some(_), Origin::Known(handle)) => {
                 !here.in_tree && identity::handle(&lower).map_err(read(&lower))?.as_ref() == Some(handle)
@@ -567,7 +570,7 @@ impl<'a> Walk<'a> {
         for orphan in orphans {
             let Some(metadata) = look(&orphan.upper)? else { continue };
             let found = hidden
-                .take(&orphan.origin, &orphan.path, &orphan.upper, &metadata)
+                .take(&orphan.origin, &orphan.path, &orphan.upper, &metadata, &self.begun)
                 .map_err(read(&orphan.upper))?;
             match found {
                 Some(Found::Renamed(from)) => renames.push((orphan, from)),

@@ -25,6 +25,7 @@ fn sh(directory: &Path, script: &str) {
 
 fn commit_is_like_running(script: &str) {
     let plain = tempfile::tempdir().unwrap();
+    let _opened = tentative_testkit::Opened::below(plain.path());
     let plain_ground = plain.path().join("ground");
     fs::create_dir(&plain_ground).unwrap();
     sh(&plain_ground, SETUP);

@@ -20,6 +20,7 @@ const SCRIPT: &str = "TENTATIVE_TEST_SCRIPT";
 pub(crate) struct Place {
     pub(crate) store: Store,
     pub(crate) ground: PathBuf,
+    _opened: tentative_testkit::Opened,
     _directory: tempfile::TempDir,
 }
 
@@ -29,7 +30,8 @@ impl Place {
         let ground = directory.path().join("ground");
         fs::create_dir(&ground).unwrap();
         let store = Store::open(&directory.path().join("store")).unwrap();
-        Place { store, ground, _directory: directory }
+        let opened = tentative_testkit::Opened::below(directory.path());
+        Place { store, ground, _opened: opened, _directory: directory }
     }
 
     /// A transaction with its plan.

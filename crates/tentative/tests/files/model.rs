@@ -70,6 +70,7 @@ fn model_of_random_operations() {
         let script = format!("umask 022\n{}\ntrue", operations.join("\n"));
 
         let plain = tempfile::tempdir().unwrap();
+        let _opened = tentative_testkit::Opened::below(plain.path());
         let ground = plain.path().join("ground");
         fs::create_dir(&ground).unwrap();
         sh(&ground, SETUP);
