@@ -153,6 +153,13 @@ class OrdinaryUser:
         """What is his in /tmp."""
         return sorted(path for path in Path("/tmp").iterdir() if path.lstat().st_uid == self.entry.pw_uid)
 
+    def left_processes(self, seconds: float = 20.0) -> list[int]:
+        """The pids of those that stay when those that are just ending had time to."""
+        end = time.monotonic() + seconds
+        while (left := self.processes()) and time.monotonic() < end:
+            time.sleep(0.2)
+        return left
+
     def processes(self) -> list[int]:
         """The pids of all processes that are his."""
         found = []

@@ -156,7 +156,7 @@ def second_run(suite: Suite, scratch: Path) -> bool:
     needed = [ROOT, scratch, ordinary_user.interpreters(), *([suite.nextest] if suite.nextest else [])]
     with ordinary_user.ordinary_user(needed) as user:
         well = run_suite(suite, user.entry.pw_name, user.run, scratch)
-        left = user.processes()
+        left = user.left_processes()
         if left:
             say(f"processes left behind by the tests of the ordinary user: {left}")
         rest = user.left_in_tmp()

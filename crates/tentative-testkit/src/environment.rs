@@ -127,7 +127,14 @@ impl Drop for Environment {
     fn drop(&mut self) {
         let Some(directory) = self.directory.take() else { return };
         if !std::thread::panicking() {
-            crate::opened::open_up(directory.path());
+            // What the test ended may still be tidying up after itself in there.
+            for _ in 0..250 {
+                crate::opened::open_up(directory.path());
+                if fs::remove_dir_all(directory.path()).is_ok() || !directory.path().exists() {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
             return;
         }
         let kept = directory.keep();
