@@ -11,5 +11,4 @@ pub mod process;
 mod raw;
 pub mod threads;
 pub mod transplant;
-mod trap;
 pub mod world;

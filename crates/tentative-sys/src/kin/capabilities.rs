@@ -4,7 +4,7 @@
 
 use rustix::io::Errno;
 
-use crate::trap::trap;
+use crate::raw::syscall;
 
 /// The capabilities that a root user's program keeps inside a sandbox, as a bit set: about what containers give.
 ///
@@ -65,7 +65,7 @@ pub fn drop_capabilities_raw(keep: u64) -> Result<(), Errno> {
     let header = Header { version: CAPABILITY_VERSION_3, pid: 0 };
     let mut data = [Data::default(); 2];
     // SAFETY: capget(2) reads one header and writes two data words for version 3, which both live here.
-    unsafe { trap(libc::SYS_capget, [&raw const header as usize, (&raw mut data) as usize, 0, 0, 0, 0]) }?;
+    unsafe { syscall(libc::SYS_capget, [&raw const header as usize, (&raw mut data) as usize, 0, 0, 0, 0]) }?;
     for (index, half) in data.iter_mut().enumerate() {
         let mask = (keep >> (32 * index)) as u32;
         half.permitted &= mask;
@@ -73,12 +73,14 @@ pub fn drop_capabilities_raw(keep: u64) -> Result<(), Errno> {
         half.inheritable = 0;
     }
     // SAFETY: capset(2) only reads one header and two data words for version 3, which both live here.
-    unsafe { trap(libc::SYS_capset, [&raw const header as usize, (&raw const data) as usize, 0, 0, 0, 0]) }?;
+    unsafe {
+        syscall(libc::SYS_capset, [&raw const header as usize, (&raw const data) as usize, 0, 0, 0, 0])
+    }?;
     Ok(())
 }
 
 fn prctl(option: i32, argument: usize) -> Result<(), Errno> {
     // SAFETY: the two options used here take numbers only.
-    unsafe { trap(libc::SYS_prctl, [option as usize, argument, 0, 0, 0, 0]) }?;
+    unsafe { syscall(libc::SYS_prctl, [option as usize, argument, 0, 0, 0, 0]) }?;
     Ok(())
 }

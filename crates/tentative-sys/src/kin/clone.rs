@@ -6,7 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use rustix::{io::Errno, process::Pid};
 
-use crate::trap::trap;
+use crate::raw::syscall;
 
 /// Kinds of namespaces, as clone(2) and setns(2) take them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub fn has_one_thread() -> bool {
     // unshare(CLONE_THREAD) changes nothing and succeeds exactly then; a container that forbids unshare(2) altogether
     // says EPERM, and has no namespaces for us either.
     // SAFETY: takes a number only.
-    let answer = unsafe { trap(libc::SYS_unshare, [libc::CLONE_THREAD as usize, 0, 0, 0, 0, 0]) };
+    let answer = unsafe { syscall(libc::SYS_unshare, [libc::CLONE_THREAD as usize, 0, 0, 0, 0, 0]) };
     answer != Err(Errno::INVAL)
 }
 
@@ -106,7 +106,7 @@ fn copy(flags: usize) -> Result<Cloned, Errno> {
     let arguments = clone_arguments(flags, (&raw mut pidfd) as usize);
     // SAFETY: without CLONE_VM and with the only thread copied, the child's memory is a consistent copy; the kernel
     // writes one int at the parent-tid argument for CLONE_PIDFD, which lives here.
-    let pid = unsafe { trap(libc::SYS_clone, arguments) }?;
+    let pid = unsafe { syscall(libc::SYS_clone, arguments) }?;
     match Pid::from_raw(pid as i32) {
         None => Ok(Cloned::Child),
         Some(pid) => {
@@ -128,7 +128,7 @@ fn clone_arguments(flags: usize, parent_tid: usize) -> [usize; 6] {
 /// What setns(2) says.
 pub fn setns_raw(fd: RawFd, namespaces: Namespaces) -> Result<(), Errno> {
     // SAFETY: setns(2) takes numbers only.
-    unsafe { trap(libc::SYS_setns, [fd as usize, namespaces.0 as usize, 0, 0, 0, 0]) }?;
+    unsafe { syscall(libc::SYS_setns, [fd as usize, namespaces.0 as usize, 0, 0, 0, 0]) }?;
     Ok(())
 }
 
@@ -138,6 +138,6 @@ pub fn setns_raw(fd: RawFd, namespaces: Namespaces) -> Result<(), Errno> {
 /// What unshare(2) says.
 pub fn unshare(namespaces: Namespaces) -> Result<(), Errno> {
     // SAFETY: takes a number only; the set has no flag that unshares memory or descriptors.
-    unsafe { trap(libc::SYS_unshare, [namespaces.0 as usize, 0, 0, 0, 0, 0]) }?;
+    unsafe { syscall(libc::SYS_unshare, [namespaces.0 as usize, 0, 0, 0, 0, 0]) }?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
-use crate::trap::trap;
+use crate::raw::syscall;
 
 /// Flags of a sendmsg(2) that our filter lets pass without asking the monitor.
 ///
@@ -43,7 +43,7 @@ pub fn send_fd_raw(socket: RawFd, fd: RawFd) -> Result<(), Errno> {
     loop {
         let arguments = [socket as usize, (&raw const message) as usize, UNRECORDED_SEND as usize, 0, 0, 0];
         // SAFETY: the message names one byte and one control block, which both live in this frame.
-        match unsafe { trap(libc::SYS_sendmsg, arguments) } {
+        match unsafe { syscall(libc::SYS_sendmsg, arguments) } {
             Err(Errno::INTR) => {}
             other => return other.map(|_| ()),
         }
@@ -64,7 +64,7 @@ pub fn receive_fd_raw(socket: RawFd) -> Result<RawFd, Errno> {
         let arguments =
             [socket as usize, (&raw mut message) as usize, libc::MSG_CMSG_CLOEXEC as usize, 0, 0, 0];
         // SAFETY: the message names one byte and one control block, which both live in this frame.
-        match unsafe { trap(libc::SYS_recvmsg, arguments) } {
+        match unsafe { syscall(libc::SYS_recvmsg, arguments) } {
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),
             Ok(_) => break,

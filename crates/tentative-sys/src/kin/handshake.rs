@@ -6,7 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
-use crate::trap::trap;
+use crate::raw::syscall;
 
 /// The prctl option of the handshake; the pathway table names it too.
 pub const HANDSHAKE: usize = 0x5454_4e54;
@@ -20,7 +20,7 @@ const JOIN: usize = 2;
 /// `EINVAL` when there is none.
 pub fn ask_monitor() -> Result<OwnedFd, Errno> {
     // SAFETY: takes numbers only; a kernel that is asked itself says EINVAL.
-    let fd = unsafe { trap(libc::SYS_prctl, [HANDSHAKE, ASK, 0, 0, 0, 0]) }?;
+    let fd = unsafe { syscall(libc::SYS_prctl, [HANDSHAKE, ASK, 0, 0, 0, 0]) }?;
     // SAFETY: the monitor has just installed this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
@@ -31,6 +31,6 @@ pub fn ask_monitor() -> Result<OwnedFd, Errno> {
 /// `EPERM` when the monitor does not know the socket.
 pub fn join_monitor(socket: RawFd) -> Result<(), Errno> {
     // SAFETY: takes numbers only.
-    unsafe { trap(libc::SYS_prctl, [HANDSHAKE, JOIN, socket as usize, 0, 0, 0]) }?;
+    unsafe { syscall(libc::SYS_prctl, [HANDSHAKE, JOIN, socket as usize, 0, 0, 0]) }?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! Used by the monitor when it does an operation in a program's place: the program's permissions decide.
 
-use crate::trap::trap;
+use crate::raw::syscall;
 
 /// User and group that file permissions are checked against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,5 +29,5 @@ pub fn as_file_identity<R>(identity: FileIdentity, act: impl FnOnce() -> R) -> R
 /// Sets one id and returns the one before; the call has no error.
 fn set(number: i64, id: u32) -> u32 {
     // SAFETY: takes a number only, and concerns this thread's file permissions.
-    unsafe { trap(number, [id as usize, 0, 0, 0, 0, 0]) }.map_or(id, |before| before as u32)
+    unsafe { syscall(number, [id as usize, 0, 0, 0, 0, 0]) }.map_or(id, |before| before as u32)
 }

@@ -4,7 +4,7 @@
 
 use rustix::{io::Errno, process::Pid};
 
-use crate::trap::trap;
+use crate::raw::syscall;
 
 /// Copies from the memory of `pid` at `address`; returns how many bytes came before an unreadable page.
 ///
@@ -31,5 +31,5 @@ fn copy(number: i64, pid: Pid, local: &libc::iovec, address: u64, length: usize)
     let arguments = [pid, core::ptr::from_ref(local) as usize, 1, (&raw const remote) as usize, 1, 0];
     // SAFETY: the local vector describes a buffer that the two callers hold for the call, writable where it is
     // written; the remote one is the other process's business.
-    unsafe { trap(number, arguments) }
+    unsafe { syscall(number, arguments) }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use crate::trap::trap;
+use crate::raw::syscall;
 
 /// Size of the kernel's signal set in bytes.
 const SIGNAL_SET_SIZE: usize = 8;
@@ -30,7 +30,7 @@ impl SignalQueue {
         let flags = (libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) as usize;
         let arguments = [usize::MAX, (&raw const set) as usize, SIGNAL_SET_SIZE, flags, 0, 0];
         // SAFETY: the kernel reads one set of eight bytes, which lives here.
-        let fd = unsafe { trap(libc::SYS_signalfd4, arguments) }?;
+        let fd = unsafe { syscall(libc::SYS_signalfd4, arguments) }?;
         // SAFETY: the kernel has just made this descriptor for us.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
         let mut mask_before = 0u64;
@@ -38,7 +38,7 @@ impl SignalQueue {
         let arguments =
             [how, (&raw const set) as usize, (&raw mut mask_before) as usize, SIGNAL_SET_SIZE, 0, 0];
         // SAFETY: the kernel reads one set and writes another, of eight bytes each, which live here.
-        unsafe { trap(libc::SYS_rt_sigprocmask, arguments) }?;
+        unsafe { syscall(libc::SYS_rt_sigprocmask, arguments) }?;
         Ok(SignalQueue { fd, mask_before })
     }
 
@@ -63,6 +63,6 @@ impl Drop for SignalQueue {
         let how = libc::SIG_SETMASK as usize;
         let arguments = [how, (&raw const self.mask_before) as usize, 0, SIGNAL_SET_SIZE, 0, 0];
         // SAFETY: the kernel reads one set of eight bytes, which lives here.
-        let _cannot_fail = unsafe { trap(libc::SYS_rt_sigprocmask, arguments) };
+        let _cannot_fail = unsafe { syscall(libc::SYS_rt_sigprocmask, arguments) };
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::{io::Errno, process::Pid, termios};
 
-use crate::trap::trap;
+use crate::raw::syscall;
 
 /// Size of the kernel's signal set in bytes.
 const SIGNAL_SET_SIZE: usize = 8;
@@ -43,7 +43,7 @@ pub fn reset_signals(keep_ignored: bool) {
         if keep_ignored {
             let arguments = [signal, 0, (&raw mut action) as usize, SIGNAL_SET_SIZE, 0, 0];
             // SAFETY: without a new action rt_sigaction(2) only writes the kernel's struct, of four words here.
-            let answer = unsafe { trap(libc::SYS_rt_sigaction, arguments) };
+            let answer = unsafe { syscall(libc::SYS_rt_sigaction, arguments) };
             if answer.is_err() || action[0] == libc::SIG_IGN {
                 continue;
             }
@@ -51,7 +51,7 @@ pub fn reset_signals(keep_ignored: bool) {
         let action = [libc::SIG_DFL, 0, 0, 0];
         let arguments = [signal, (&raw const action) as usize, 0, SIGNAL_SET_SIZE, 0, 0];
         // SAFETY: the default disposition runs no code of this process; SIGKILL and SIGSTOP say EINVAL, harmlessly.
-        let _unchangeable = unsafe { trap(libc::SYS_rt_sigaction, arguments) };
+        let _unchangeable = unsafe { syscall(libc::SYS_rt_sigaction, arguments) };
     }
     let none: u64 = 0;
     mask(libc::SIG_SETMASK, Some(&none), None);
@@ -62,7 +62,7 @@ pub fn ignore_children() {
     let action = [libc::SIG_IGN, 0, 0, 0];
     let arguments = [libc::SIGCHLD as usize, (&raw const action) as usize, 0, SIGNAL_SET_SIZE, 0, 0];
     // SAFETY: ignoring a signal runs no code of this process.
-    let _cannot_fail = unsafe { trap(libc::SYS_rt_sigaction, arguments) };
+    let _cannot_fail = unsafe { syscall(libc::SYS_rt_sigaction, arguments) };
 }
 
 fn mask(how: i32, new: Option<&u64>, old: Option<&mut u64>) {
@@ -70,5 +70,5 @@ fn mask(how: i32, new: Option<&u64>, old: Option<&mut u64>) {
     let old = old.map_or(0, |set| core::ptr::from_mut(set) as usize);
     // SAFETY: the kernel reads one set and writes one, of eight bytes each, where they are given.
     let _never_fails =
-        unsafe { trap(libc::SYS_rt_sigprocmask, [how as usize, new, old, SIGNAL_SET_SIZE, 0, 0]) };
+        unsafe { syscall(libc::SYS_rt_sigprocmask, [how as usize, new, old, SIGNAL_SET_SIZE, 0, 0]) };
 }

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 
 use rustix::io::Errno;
 
-use crate::trap::trap;
+use crate::raw::syscall;
 
 /// One instruction of a classic BPF program, as the kernel's `struct sock_filter`.
 #[repr(C)]
@@ -71,12 +71,12 @@ const WAIT_KILLABLE_RECV: usize = 1 << 5;
 pub fn install_filter_raw(program: &[Instruction]) -> Result<RawFd, Errno> {
     let no_new_privileges = libc::PR_SET_NO_NEW_PRIVS as usize;
     // SAFETY: takes numbers only.
-    unsafe { trap(libc::SYS_prctl, [no_new_privileges, 1, 0, 0, 0, 0]) }?;
+    unsafe { syscall(libc::SYS_prctl, [no_new_privileges, 1, 0, 0, 0, 0]) }?;
     let length = u16::try_from(program.len()).map_err(|_| Errno::INVAL)?;
     let program = Program { length, instructions: program.as_ptr() };
     let flags = NEW_LISTENER | WAIT_KILLABLE_RECV;
     let arguments = [SET_MODE_FILTER, flags, (&raw const program) as usize, 0, 0, 0];
     // SAFETY: the kernel copies `length` instructions, which the slice holds, and checks them.
-    let listener = unsafe { trap(libc::SYS_seccomp, arguments) }?;
+    let listener = unsafe { syscall(libc::SYS_seccomp, arguments) }?;
     Ok(listener as RawFd)
 }

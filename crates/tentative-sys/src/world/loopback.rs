@@ -7,7 +7,7 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, socket_with},
 };
 
-use crate::trap::trap;
+use crate::raw::syscall;
 
 /// `struct ifreq` with flags.
 #[repr(C)]
@@ -32,6 +32,6 @@ pub fn loopback_up() -> Result<(), Errno> {
     let arguments =
         [socket.as_raw_fd() as usize, libc::SIOCSIFFLAGS as usize, (&raw const request) as usize, 0, 0, 0];
     // SAFETY: SIOCSIFFLAGS reads one `struct ifreq`, which lives here.
-    unsafe { trap(libc::SYS_ioctl, arguments) }?;
+    unsafe { syscall(libc::SYS_ioctl, arguments) }?;
     Ok(())
 }

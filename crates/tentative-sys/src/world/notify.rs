@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use rustix::io::Errno;
 
-use crate::trap::trap;
+use crate::raw::syscall;
 
 /// One system call that waits for the monitor.
 #[repr(C)]
@@ -141,7 +141,7 @@ fn control(listener: BorrowedFd<'_>, request: usize, argument: usize) -> Result<
     loop {
         let arguments = [listener.as_raw_fd() as usize, request, argument, 0, 0, 0];
         // SAFETY: the callers pass the struct that each request names, with the size that is encoded in it.
-        match unsafe { trap(libc::SYS_ioctl, arguments) } {
+        match unsafe { syscall(libc::SYS_ioctl, arguments) } {
             Err(Errno::INTR) => {}
             other => return other,
         }

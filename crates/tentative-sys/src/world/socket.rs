@@ -9,7 +9,7 @@ use rustix::{
     process::{PidfdGetfdFlags, pidfd_getfd},
 };
 
-use crate::trap::trap;
+use crate::raw::syscall;
 
 /// Level and name of a socket option (setsockopt(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,14 +54,14 @@ pub fn copy_socket_options(from: impl AsFd, to: impl AsFd) {
         let from = from.as_fd().as_raw_fd() as usize;
         let get = [from, common[0], common[1], common[2], (&raw mut length) as usize, 0];
         // SAFETY: the kernel writes at most `length` bytes to the value and the length itself, both in this frame.
-        if unsafe { trap(libc::SYS_getsockopt, get) }.is_err() {
+        if unsafe { syscall(libc::SYS_getsockopt, get) }.is_err() {
             continue;
         }
         let to = to.as_fd().as_raw_fd() as usize;
         let set = [to, common[0], common[1], common[2], length as usize, 0];
         // SAFETY: the kernel reads `length` bytes of the value, which it has just written.
         // An option that the new socket does not take is one that its kind does not have.
-        let _not_of_this_kind = unsafe { trap(libc::SYS_setsockopt, set) };
+        let _not_of_this_kind = unsafe { syscall(libc::SYS_setsockopt, set) };
     }
 }
 
@@ -88,6 +88,6 @@ pub fn network_of(socket: impl AsFd) -> Result<u64, Errno> {
     let arguments =
         [socket, level, NETWORK_COOKIE, (&raw mut cookie) as usize, (&raw mut length) as usize, 0];
     // SAFETY: the kernel writes at most eight bytes to the cookie and the length itself, both in this frame.
-    unsafe { trap(libc::SYS_getsockopt, arguments) }?;
+    unsafe { syscall(libc::SYS_getsockopt, arguments) }?;
     Ok(cookie)
 }
