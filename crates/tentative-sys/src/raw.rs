@@ -59,6 +59,8 @@ harmless! {
     setpgid = SYS_setpgid(pid, group);
     /// The group of a process.
     getpgid = SYS_getpgid(pid);
+    /// The session of a process.
+    getsid = SYS_getsid(pid);
     /// Signals a process.
     kill = SYS_kill(pid, signal);
     /// Signals a process by descriptor.

@@ -38,7 +38,7 @@ pub(crate) fn setpgid(call: &mut Call<'_>) -> Outcome {
     let (Some(shown), of, wanted) = (call.scope.origin.group, call.int(0), call.int(1)) else {
         return Outcome::CONTINUE;
     };
-    if wanted != shown || call.scope.has_process(shown) {
+    if shown == 0 || wanted != shown || call.scope.has_process(shown) {
         return Outcome::CONTINUE;
     }
     let of = if of == 0 { call.caller.identity().pid } else { of };

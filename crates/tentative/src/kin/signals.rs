@@ -2,10 +2,9 @@
 
 use rustix::{
     io::Errno,
-    process::{
-        Pid, Signal, getpgid, kill_process, kill_process_group, test_kill_process, test_kill_process_group,
-    },
+    process::{Pid, Signal, kill_process, kill_process_group, test_kill_process, test_kill_process_group},
 };
+use tentative_sys::kin::group_of;
 
 use crate::{
     effect::{Class, Decision},
@@ -90,7 +89,8 @@ fn to_group(call: &mut Call<'_>, group: i32) -> Outcome {
 
 /// The origin's group stands for the branch's own, which has another number.
 fn to_own_group(call: &Call<'_>) -> Outcome {
-    let group = Pid::from_raw(call.scope.main).and_then(|main| getpgid(Some(main)).ok());
+    let main = Pid::from_raw(call.scope.main);
+    let group = main.and_then(|_| group_of(call.scope.main).ok()).and_then(Pid::from_raw);
     let Some(group) = group else { return Outcome::error(Errno::SRCH) };
     let sent = match Signal::from_named_raw(call.int(1)) {
         Some(signal) => kill_process_group(group, signal),

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use rustix::{io::Errno, process::Pid};
-use tentative_sys::kin::become_foreground;
+use tentative_sys::kin::{become_foreground, group_of};
 
 use super::groups::own_group;
 use crate::monitor::{Call, Outcome, parse_stat, read_at};
@@ -88,8 +88,10 @@ fn own_terminal(call: &Call<'_>) -> Option<Vec<i64>> {
 
 /// The group of the program's or branch's first process, as the monitor numbers it.
 fn group_of_main(call: &Call<'_>) -> Option<i64> {
-    let main = Pid::from_raw(call.scope.main)?;
-    rustix::process::getpgid(Some(main)).ok().map(|group| group.as_raw_nonzero().get().into())
+    if call.scope.main == 0 {
+        return None;
+    }
+    group_of(call.scope.main).ok().map(i64::from)
 }
 
 /// The innermost number of a process, if it is in a pid namespace below the monitor's.

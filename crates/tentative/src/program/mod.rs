@@ -24,9 +24,9 @@ pub use launch::LaunchStep;
 use rustix::{
     io::Errno,
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
-    process::{getpid, getsid},
+    process::getpid,
 };
-use tentative_sys::kin::receive_fd;
+use tentative_sys::kin::{receive_fd, session_of};
 
 use crate::{
     files::plan::{Plan, PlanError, Privilege},
@@ -231,7 +231,7 @@ fn supervise(
         let origin = Origin {
             parent: getpid().as_raw_nonzero().get(),
             group: None,
-            session: getsid(None).map_or(0, |session| session.as_raw_nonzero().get()),
+            session: session_of(0).unwrap_or(0),
             children: Vec::new(),
         };
         let mut scope = Scope::new(sandbox, origin, options.without).map_err(RunError::Prepare)?;

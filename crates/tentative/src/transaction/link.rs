@@ -100,8 +100,8 @@ impl Session {
             program: options.program.clone(),
             pid: number(Some(own)),
             parent: number(rustix::process::getppid()),
-            group: number(Some(rustix::process::getpgrp())),
-            session: number(rustix::process::getsid(None).ok()),
+            group: tentative_sys::kin::group_of(0).unwrap_or(0),
+            session: tentative_sys::kin::session_of(0).unwrap_or(0),
             children: children(),
         };
         protocol::send(&self.socket, &start, None).map_err(|source| BeginError::Session { source })
