@@ -245,20 +245,26 @@ fn inherited_files_are_reopened() {
 }
 
 fn new_files_arrive_open() {
-    let path = work().join("fresh");
-    let mut kept = None;
+    // Enough of them that one has every number which the origin itself uses while it looks at the branch.
+    let paths: Vec<PathBuf> = (0..40).map(|number| work().join(format!("fresh-{number}"))).collect();
+    let mut kept = Vec::new();
     committed(|| {
-        let mut file = fs::File::options().read(true).write(true).create_new(true).open(&path).expect("open");
-        file.write_all(b"inside ").expect("write");
-        kept = Some(file);
+        for path in &paths {
+            let mut file =
+                fs::File::options().read(true).write(true).create_new(true).open(path).expect("open");
+            file.write_all(b"inside ").expect("write");
+            kept.push(file);
+        }
     });
-    let mut file = kept.expect("arrived");
-    file.write_all(b"outside").expect("write outside");
-    assert_eq!(fs::read_to_string(&path).expect("read"), "inside outside");
-    file.seek(SeekFrom::Start(0)).expect("seek");
-    let mut text = String::new();
-    file.read_to_string(&mut text).expect("read");
-    assert_eq!(text, "inside outside");
+    assert_eq!(kept.len(), paths.len());
+    for (path, mut file) in paths.iter().zip(kept) {
+        file.write_all(b"outside").expect("write outside");
+        assert_eq!(fs::read_to_string(path).expect("read"), "inside outside");
+        file.seek(SeekFrom::Start(0)).expect("seek");
+        let mut text = String::new();
+        file.read_to_string(&mut text).expect("read");
+        assert_eq!(text, "inside outside");
+    }
 }
 
 fn crossings_are_blocked_and_recorded() {

@@ -86,15 +86,27 @@ pub(crate) fn proc_path<'a>(buffer: &'a mut [u8; 64], prefix: &[u8], pid: i32, s
     &buffer[..at]
 }
 
-/// Calls `each` with every number in a `/proc/PID/fd` or `/proc/PID/task` directory.
-pub(crate) fn each_number(path: &[u8], mut each: impl FnMut(i32) -> Result<(), Errno>) -> Result<(), Errno> {
-    let fd = raw::open(path, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC)?;
-    let result = each_number_open(fd, &mut each);
+/// Calls `each` with every descriptor of the calling process, but not with the one that it reads them by.
+pub(crate) fn each_descriptor(mut each: impl FnMut(i32) -> Result<(), Errno>) -> Result<(), Errno> {
+    let fd = open_directory(b"/proc/self/fd\0")?;
+    let result = read_numbers(fd, &mut |number| if number == fd as i32 { Ok(()) } else { each(number) });
     let _nothing_to_do = raw::close(fd);
     result
 }
 
-fn each_number_open(fd: usize, each: &mut impl FnMut(i32) -> Result<(), Errno>) -> Result<(), Errno> {
+/// Calls `each` with every number in a `/proc/PID/task` directory, or in the `/proc/PID/fd` of another process.
+pub(crate) fn each_number(path: &[u8], mut each: impl FnMut(i32) -> Result<(), Errno>) -> Result<(), Errno> {
+    let fd = open_directory(path)?;
+    let result = read_numbers(fd, &mut each);
+    let _nothing_to_do = raw::close(fd);
+    result
+}
+
+fn open_directory(path: &[u8]) -> raw::Answer {
+    raw::open(path, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC)
+}
+
+fn read_numbers(fd: usize, each: &mut impl FnMut(i32) -> Result<(), Errno>) -> Result<(), Errno> {
     let mut buffer = [0u64; 512];
     loop {
         let pointer = buffer.as_mut_ptr() as usize;
@@ -115,8 +127,7 @@ fn each_number_open(fd: usize, each: &mut impl FnMut(i32) -> Result<(), Errno>) 
                 digits += 1;
                 name += 1;
             }
-            // The directory's own descriptor is not part of the list.
-            if digits > 0 && number != fd as i32 {
+            if digits > 0 {
                 each(number)?;
             }
             at += length;
@@ -287,9 +298,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_a_directory_are_complete() {
+    fn own_descriptors_are_complete() {
         let mut ours = Vec::new();
-        each_number(b"/proc/self/fd\0", |number| {
+        each_descriptor(|number| {
             ours.push(number);
             Ok(())
         })

@@ -3,7 +3,7 @@
 //! Without the files layer both processes have the same open files, so a read in the branch moves the origin's
 //! offset as well.
 
-use crate::{process::descriptors::each_number, raw};
+use crate::{process::descriptors::each_descriptor, raw};
 
 /// Offsets and status flags of the seekable descriptors of this process.
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ impl Offsets {
     #[must_use]
     pub fn capture() -> Offsets {
         let mut kept = Vec::new();
-        let _a_partial_list_is_of_use = each_number(b"/proc/self/fd\0", |number| {
+        let _a_partial_list_is_of_use = each_descriptor(|number| {
             let fd = number as usize;
             if let (Ok(offset), Ok(flags)) =
                 (raw::lseek(fd, 0, libc::SEEK_CUR as usize), raw::fcntl(fd, libc::F_GETFL as usize, 0))

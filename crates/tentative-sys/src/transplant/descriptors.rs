@@ -28,13 +28,12 @@ pub(super) fn stage(control: &mut Control) -> Result<(), Refusal> {
     let mut path = [0; 64];
     let branch_fds = proc_path(&mut path, b"/proc/", branch, b"/fd");
     let mut highest = 0;
-    for directory in [b"/proc/self/fd\0".as_slice(), branch_fds] {
-        fds::each_number(directory, |number| {
-            highest = highest.max(number);
-            Ok(())
-        })
-        .map_err(failed(-1))?;
-    }
+    let mut note = |number: i32| {
+        highest = highest.max(number);
+        Ok(())
+    };
+    fds::each_descriptor(&mut note).map_err(failed(-1))?;
+    fds::each_number(branch_fds, &mut note).map_err(failed(-1))?;
     control.origin.fd_base = highest as usize + 1;
     let mut path = [0; 64];
     let branch_fds = proc_path(&mut path, b"/proc/", branch, b"/fd");
@@ -81,7 +80,7 @@ fn stage_closes(control: &mut Control, kept: usize) -> Result<(), Errno> {
         origin.branch_pagemap,
         origin.directory,
     ];
-    fds::each_number(b"/proc/self/fd\0", |number| {
+    fds::each_descriptor(|number| {
         let staged = number as usize >= origin.fd_base;
         let known = control.fds[..kept].iter().any(|operation| operation.number == number);
         if staged || known || own.contains(&number) || is_ours(control, number) {
