@@ -24,8 +24,15 @@ MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 CLONE_NEWNS = 0x00020000
 MNT_DETACH = 2
 PR_SET_PDEATHSIG = 1
+#: Where the programs of administration are that the path of root need not have, as in a container.
+ADMINISTRATION = "/usr/local/sbin:/usr/sbin:/sbin"
 
 libc = ctypes.CDLL(None, use_errno=True)
+
+
+def program(name: str) -> str | None:
+    """Where a program of administration is, if it is installed."""
+    return shutil.which(name) or shutil.which(name, path=ADMINISTRATION)
 
 
 def check(result: int, what: str) -> None:
@@ -180,7 +187,7 @@ def ordinary_user(needed: list[Path]) -> Iterator[OrdinaryUser]:
     # A number that nobody else on this machine is likely to use, so that two runs never see each other's files.
     number = 20_000 + os.getpid() % 40_000
     subprocess.run(
-        ["useradd", "--uid", str(number), "--create-home", "--home-dir", home, "--shell", "/bin/sh", name],
+        [program("useradd"), "--uid", str(number), "--create-home", "--home-dir", home, "--shell", "/bin/sh", name],
         check=True,
         stdout=subprocess.DEVNULL,
     )
@@ -200,5 +207,5 @@ def ordinary_user(needed: list[Path]) -> Iterator[OrdinaryUser]:
         # The next user gets the same number and should not be blamed for these.
         for path in user.everything_in_tmp():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        subprocess.run(["userdel", "--force", name], check=True, stderr=subprocess.DEVNULL)
+        subprocess.run([program("userdel"), "--force", name], check=True, stderr=subprocess.DEVNULL)
         shutil.rmtree(home, ignore_errors=True)

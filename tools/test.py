@@ -150,7 +150,7 @@ def judge_skips(log: Path, who: str) -> bool:
 
 def second_run(suite: Suite, scratch: Path) -> bool:
     """Runs everything again as an ordinary user; without useradd that is a failure in CI, said loudly elsewhere."""
-    if shutil.which("useradd") is None:
+    if ordinary_user.program("useradd") is None:
         say("NO SECOND RUN: there is no useradd to make an ordinary user with")
         return os.environ.get("CI") != "true"
     needed = [ROOT, scratch, ordinary_user.interpreters(), *([suite.nextest] if suite.nextest else [])]
