@@ -187,7 +187,17 @@ def ordinary_user(needed: list[Path]) -> Iterator[OrdinaryUser]:
     # A number that nobody else on this machine is likely to use, so that two runs never see each other's files.
     number = 20_000 + os.getpid() % 40_000
     subprocess.run(
-        [program("useradd"), "--uid", str(number), "--create-home", "--home-dir", home, "--shell", "/bin/sh", name],
+        [
+            program("useradd"),
+            "--uid",
+            str(number),
+            "--create-home",
+            "--home-dir",
+            home,
+            "--shell",
+            "/bin/sh",
+            name,
+        ],
         check=True,
         stdout=subprocess.DEVNULL,
     )
