@@ -10,6 +10,9 @@ import pytest
 from conftest import EXECUTABLE
 from terminal import Terminal
 
+#: The end of what the command asks; a terminal's control sequences have question marks too.
+QUESTION = "[k]eep for later?"
+
 
 def make_wheel(directory):
     """Makes a wheel with one module and returns its path."""
@@ -73,7 +76,7 @@ def test_a_shell_has_job_control_and_its_changes_are_asked_about(tentative):
         terminal.type("exit\n")
         terminal.wait_for("kept")
         assert (tentative.work / "kept").read_text() == "as it was\n"
-        terminal.wait_for("?")
+        terminal.wait_for(QUESTION)
         terminal.type("c")
         assert terminal.end() == 0
     assert (tentative.work / "kept").read_text() == "42\n"
@@ -85,7 +88,7 @@ def test_a_shell_whose_terminal_hangs_up_keeps_its_work(tentative):
         terminal.type("echo changed > kept; echo done-$((1+1))\n")
         terminal.wait_for("done-2")
         terminal.type("exit\n")
-        terminal.wait_for("?")
+        terminal.wait_for(QUESTION)
         terminal.hang_up()
         terminal.end()
     assert (tentative.work / "kept").read_text() == "as it was\n"
@@ -102,7 +105,7 @@ def test_an_editor_works_inside_and_its_file_can_be_kept(tentative):
         terminal.type("idear reader\x1b:wq\n")
         terminal.wait_for("left-0")
         terminal.type("exit\n")
-        terminal.wait_for("?")
+        terminal.wait_for(QUESTION)
         terminal.type("k")
         assert terminal.end() == 0
     assert not (tentative.work / "letter").exists()

@@ -6,6 +6,7 @@ import sys
 import hypothesis
 import tentative
 from hypothesis import strategies
+from mappings import MAPPING_OPERATIONS, Mappings
 from model import FILE_OPERATIONS, MEMORY_OPERATIONS, MODULES, World, run
 
 THOROUGH = bool(os.environ.get("TENTATIVE_THOROUGH"))
@@ -98,6 +99,46 @@ def test_files_model(everything, tmp_path):
     )
     def property_of_programs(prelude, program):
         check(tmp_path, everything, prelude, program)
+
+    property_of_programs()
+
+
+def check_mappings(directory, options, prelude, program):
+    """Like `check`, and compares with what the branch itself saw at its end."""
+
+    def plainly():
+        mappings = Mappings(directory)
+        mappings.run(prelude)
+        return mappings.run(program), mappings.picture()
+
+    def transacted():
+        mappings = Mappings(directory)
+        mappings.run(prelude)
+        before = mappings.picture()
+        with tentative.transaction(**options) as tx:
+            mappings.run(program)
+            tx.rollback()
+        assert mappings.picture() == before, "a rollback leaves the mappings before"
+        with tentative.transaction(**options):
+            answers = mappings.run(program)
+            inside = mappings.picture()
+        assert mappings.picture() == inside, "a commit leaves the mappings of the branch"
+        return answers, inside
+
+    plain_answers, after = in_a_child(plainly)
+    answers, committed = in_a_child(transacted)
+    # Two mappings that the kernel joins outside can stay two inside, and mremap(2) takes one at a time.
+    if answers == plain_answers:
+        assert committed == after, "a commit leaves the mappings of a plain run"
+
+
+def test_mappings_model(memory, tmp_path):
+    calls = strategies.tuples(strategies.sampled_from(MAPPING_OPERATIONS), strategies.integers(0, 2**32))
+
+    @SETTINGS
+    @hypothesis.given(strategies.lists(calls, max_size=25), strategies.lists(calls, min_size=1, max_size=25))
+    def property_of_programs(prelude, program):
+        check_mappings(tmp_path, memory, prelude, program)
 
     property_of_programs()
 

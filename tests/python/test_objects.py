@@ -1,5 +1,6 @@
 """``tx.changes``: objects by name, memory by region, and the sentences of ``explain``."""
 
+import gc
 import json
 import os
 import sys
@@ -166,6 +167,27 @@ class Loud:
 )
 def test_descriptions_run_no_code_of_the_object(value, text):
     assert describe(value) == text
+
+
+def test_a_collector_that_rebinds_names_does_no_harm(module):
+    """Its callbacks run while the state before is noted, where nobody holds what a name was bound to."""
+
+    def rebind(phase, info):
+        module.number = float(len(phase)) + 0.5
+
+    gc.callbacks.append(rebind)
+    threshold = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for _ in range(300):
+            before = Before()
+            module.number = [None]
+            junk = [float(n) + 0.25 for n in range(50)]
+            (number,) = (each for each in resolve(before, find(before)) if each.name == "number")
+            assert number.kind == "modified" and (number.before is None or number.before.endswith(".5")), junk
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(rebind)
 
 
 def test_descriptions_are_short():

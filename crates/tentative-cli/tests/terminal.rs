@@ -187,7 +187,8 @@ fn a_shell_inside_has_job_control() {
     thread::sleep(Duration::from_millis(500));
     terminal.type_line("PS1='inside> '");
     terminal.wait_for_line("inside>");
-    terminal.type_line("echo \"id ${#TENTATIVE_ID}\"; sleep 60");
+    // One job from the first word on: between two commands Ctrl-Z would reach nobody but the shell.
+    terminal.type_line("sh -c 'echo \"id ${#TENTATIVE_ID}\"; exec sleep 60'");
     terminal.wait_for("id 8");
     terminal.press("C-z");
     terminal.wait_for("Stopped");

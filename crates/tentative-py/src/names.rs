@@ -78,6 +78,15 @@ fn has_items(dict: *mut ffi::PyObject, old: &[Binding]) -> bool {
     same && position == old.len()
 }
 
+/// Whether a dictionary has an item with these addresses.
+fn has_item(dict: *mut ffi::PyObject, wanted: &Binding) -> bool {
+    let mut found = false;
+    each_item(dict, |name, value| {
+        found |= *wanted == Binding { name: name as usize, value: value as usize };
+    });
+    found
+}
+
 /// The address of a list's entry at an index below its length.
 fn entry(list: &Bound<'_, PyList>, index: usize) -> usize {
     // SAFETY: wants a list and an index below its length; the callers count up to it, with the interpreter's lock held.
@@ -228,13 +237,12 @@ impl Names {
         given: Vec<Bound<'_, PyDict>>,
     ) -> Option<(Py<PyAny>, Py<PyAny>)> {
         let (binding, space) = (self.bindings.get(index)?, self.space_of(index)?);
-        let mut lives = self.kept.contains_key(&space.dict);
+        // Making the copy can run the collector, whose callbacks can rebind names: believe what is in it, no more.
+        let mut lives = self.kept.get(&space.dict).is_some_and(|copy| has_item(copy.as_ptr(), binding));
         if !lives {
             let namespaces = namespaces(modules, &given);
             let (_, dict) = namespaces.iter().find(|(_, dict)| *dict as usize == space.dict)?;
-            each_item(*dict, |name, value| {
-                lives |= *binding == Binding { name: name as usize, value: value as usize };
-            });
+            lives = has_item(*dict, binding);
         }
         let object = |address: usize| owned(py, std::ptr::with_exposed_provenance_mut(address));
         lives.then(|| (object(binding.name), object(binding.value)))
