@@ -47,6 +47,12 @@ harmless! {
     fcntl = SYS_fcntl(fd, command, argument);
     /// Reads or sets a file offset.
     lseek = SYS_lseek(fd, offset, whence);
+    /// Sets a file's length.
+    ftruncate = SYS_ftruncate(fd, length);
+    /// Allocates or deallocates a file's blocks.
+    fallocate = SYS_fallocate(fd, mode, offset, length);
+    /// Sets a file's permissions.
+    fchmod = SYS_fchmod(fd, mode);
     /// Changes the working directory.
     fchdir = SYS_fchdir(fd);
     /// Sets the file mode mask.
@@ -100,6 +106,13 @@ pub(crate) fn pread_words(fd: usize, words: &mut [u64], offset: usize) -> Answer
     let bytes = size_of_val(words);
     // SAFETY: the words are writable for their whole length, and any bit pattern is one.
     unsafe { syscall(libc::SYS_pread64, [fd, words.as_mut_ptr() as usize, bytes, offset, 0, 0]) }
+}
+
+/// Writes 64-bit words at an offset in bytes: the first `bytes` of them.
+pub(crate) fn pwrite_words(fd: usize, words: &[u64], bytes: usize, offset: usize) -> Answer {
+    let bytes = bytes.min(size_of_val(words));
+    // SAFETY: the words are readable for that length.
+    unsafe { syscall(libc::SYS_pwrite64, [fd, words.as_ptr() as usize, bytes, offset, 0, 0]) }
 }
 
 /// Maps memory.

@@ -22,6 +22,11 @@ const CASES: &[Case] = &[
     ("rollback_leaves_nothing", rollback_leaves_nothing),
     ("the_pid_is_the_origins", the_pid_is_the_origins),
     ("inherited_files_are_reopened", inherited_files_are_reopened),
+    ("deleted_files_are_copied_and_brought_back", deleted_files_are_copied_and_brought_back),
+    ("deleted_files_share_and_part_as_outside", deleted_files_share_and_part_as_outside),
+    ("large_deleted_files_keep_their_holes", large_deleted_files_keep_their_holes),
+    ("deleted_files_that_others_changed_refuse", deleted_files_that_others_changed_refuse),
+    ("a_file_deleted_inside_keeps_its_content", a_file_deleted_inside_keeps_its_content),
     ("new_files_arrive_open", new_files_arrive_open),
     ("crossings_are_blocked_and_recorded", crossings_are_blocked_and_recorded),
     ("children_inside_are_contained", children_inside_are_contained),
@@ -242,6 +247,148 @@ fn inherited_files_are_reopened() {
     );
     file.write_all(b"zz").expect("still the same file");
     assert_eq!(fs::read(&path).expect("read"), b"01yyzz6789");
+}
+
+fn deleted(name: &str) -> fs::File {
+    let path = work().join(name);
+    let file = fs::File::options().read(true).write(true).create_new(true).open(&path).expect("open");
+    fs::remove_file(path).expect("remove");
+    file
+}
+
+/// Content and offset of a file, without moving it.
+fn state(file: &mut fs::File) -> (Vec<u8>, u64) {
+    use std::os::unix::fs::FileExt as _;
+    let mut bytes = vec![0; file.metadata().expect("stat").len() as usize];
+    file.read_exact_at(&mut bytes, 0).expect("read");
+    (bytes, file.stream_position().expect("tell"))
+}
+
+fn identity(file: &fs::File) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = file.metadata().expect("stat");
+    (found.dev(), found.ino())
+}
+
+fn deleted_files_are_copied_and_brought_back() {
+    let mut file = deleted("nameless");
+    file.write_all(b"0123456789").expect("write");
+    file.seek(SeekFrom::Start(4)).expect("seek");
+    // Somebody else who holds the very same open file.
+    let mut other = file.try_clone().expect("dup");
+    let before = identity(&file);
+    let end = ended(&options(), |_| {
+        assert_eq!(state(&mut file), (b"0123456789".to_vec(), 4), "the copy inside");
+        file.write_all(b"xxxxxxxxxxxx").expect("write inside");
+    });
+    assert_eq!(end.cause, Cause::Asked);
+    assert_eq!(state(&mut file), (b"0123456789".to_vec(), 4));
+    committed(|| {
+        file.write_all(b"YY").expect("write inside");
+        file.set_len(7).expect("truncate inside");
+    });
+    assert_eq!(state(&mut file), (b"0123YY6".to_vec(), 6));
+    assert_eq!(state(&mut other), (b"0123YY6".to_vec(), 6));
+    assert_eq!((identity(&file), identity(&other)), (before, before));
+    committed(|| file.set_len(0).expect("truncate inside"));
+    assert_eq!(state(&mut file), (Vec::new(), 6));
+    committed(|| {
+        file.seek(SeekFrom::Start(0)).expect("seek");
+        file.write_all(&b"long ".repeat(50_000)).expect("write inside");
+    });
+    assert_eq!(state(&mut other), (b"long ".repeat(50_000), 250_000));
+    // Nothing was changed: the offset that others moved meanwhile is theirs.
+    other.seek(SeekFrom::Start(1)).expect("seek");
+    committed(|| ());
+    assert_eq!(state(&mut file).1, 1);
+}
+
+fn deleted_files_share_and_part_as_outside() {
+    use std::os::fd::AsRawFd as _;
+    let mut first = deleted("shared");
+    first.write_all(b"base").expect("write");
+    let mut second = first.try_clone().expect("dup");
+    let mut third = None;
+    let mut apart = None;
+    committed(|| {
+        second.write_all(b"+inside").expect("write inside");
+        assert_eq!(state(&mut first), (b"base+inside".to_vec(), 11), "one open file inside");
+        third = Some(first.try_clone().expect("dup inside"));
+        let path = format!("/proc/self/fd/{}", first.as_raw_fd());
+        let mut again = fs::File::open(path).expect("open again inside");
+        again.seek(SeekFrom::Start(2)).expect("seek");
+        apart = Some(again);
+    });
+    let (mut third, mut apart) = (third.expect("arrived"), apart.expect("arrived"));
+    assert_eq!(identity(&first), identity(&apart));
+    assert_eq!(state(&mut apart), (b"base+inside".to_vec(), 2));
+    first.seek(SeekFrom::Start(3)).expect("seek");
+    assert_eq!((state(&mut second).1, state(&mut third).1, state(&mut apart).1), (3, 3, 2));
+    // Closed inside at the number that the origin had it at, kept at another.
+    let number = first.as_raw_fd();
+    committed(move || {
+        drop((first, second));
+        third.write_all(b"E").expect("write inside");
+        assert_eq!(
+            state(&mut apart).0,
+            b"basEinside".to_vec()[..3].iter().chain(b"E+inside").copied().collect::<Vec<u8>>()
+        );
+    });
+    assert!(fs::metadata(format!("/proc/self/fd/{number}")).is_err(), "closed by the commit");
+}
+
+fn large_deleted_files_keep_their_holes() {
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+    let file = deleted("sparse");
+    let (far, length) = (3 << 30, (3 << 30) + 4096);
+    file.write_all_at(&[1; 4096], 0).expect("write");
+    file.write_all_at(&[2; 4096], far).expect("write");
+    committed(|| {
+        assert!(file.metadata().expect("stat").blocks() * 512 < 1 << 20, "the copy has the holes");
+        file.write_all_at(b"inside", 1 << 30).expect("write inside");
+    });
+    let (mut middle, mut end) = ([0; 8], [0; 4]);
+    file.read_exact_at(&mut middle, 1 << 30).expect("read");
+    file.read_exact_at(&mut end, far).expect("read");
+    assert_eq!((&middle, &end), (b"inside\0\0", &[2; 4]));
+    let found = file.metadata().expect("stat");
+    assert_eq!(found.len(), length);
+    assert!(found.blocks() * 512 < 1 << 20, "{} blocks", found.blocks());
+}
+
+fn deleted_files_that_others_changed_refuse() {
+    use std::os::fd::AsRawFd as _;
+    let mut file = deleted("contested");
+    file.write_all(b"base").expect("write");
+    let theirs = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+    let mut somebody = change_while_a_branch_runs(&theirs);
+    match begin(&options()).expect("begin") {
+        Begun::Inside(mut branch) => {
+            file.write_all(b" ours").expect("write inside");
+            std::thread::sleep(std::time::Duration::from_millis(2500));
+            let refused = branch.commit().expect_err("somebody else changed it");
+            assert!(refused.to_string().contains("deleted file"), "{refused}");
+            assert_eq!(state(&mut file), (b"base ours".to_vec(), 9), "the branch goes on with its own");
+            branch.rollback(b"")
+        }
+        Begun::Ended(end) => assert_eq!(end.cause, Cause::Asked),
+        Begun::Frozen(_) => panic!("frozen"),
+    }
+    somebody.wait().expect("wait");
+    assert_eq!(state(&mut file), (b"theirs\n".to_vec(), 4));
+}
+
+fn a_file_deleted_inside_keeps_its_content() {
+    let path = work().join("doomed");
+    let mut file = fs::File::options().read(true).write(true).create_new(true).open(&path).expect("open");
+    file.write_all(b"base").expect("write");
+    let before = identity(&file);
+    committed(|| {
+        file.write_all(b"+inside").expect("write inside");
+        fs::remove_file(&path).expect("remove inside");
+    });
+    assert!(!path.exists());
+    assert_eq!((state(&mut file), identity(&file)), ((b"base+inside".to_vec(), 11), before));
 }
 
 fn new_files_arrive_open() {

@@ -4,6 +4,7 @@
 
 use rustix::io::Errno;
 
+use super::copies::Stamp;
 use crate::raw;
 
 /// As many descriptors as one transaction can carry over.
@@ -19,6 +20,10 @@ pub enum Inherit {
     Reopen,
     /// Duplicates another number, as the origin's two numbers share one open file.
     Duplicate,
+    /// Duplicates the standard stream `original`, whose output is captured.
+    Stream,
+    /// Has the private copy whose descriptor is `original`.
+    Copy,
     /// The reading end of a pipe that nobody writes to.
     PipeReader,
     /// The writing end of a pipe that nobody reads.
@@ -41,7 +46,7 @@ pub struct Inherited {
     pub path: *const u8,
     /// Status flags for open(2), `O_CLOEXEC` included.
     pub flags: i32,
-    /// Number that it duplicates, for [`Inherit::Duplicate`].
+    /// Number that it duplicates, for [`Inherit::Duplicate`], [`Inherit::Stream`] and [`Inherit::Copy`].
     pub original: i32,
     /// Offset in bytes, negative where there is none.
     pub offset: i64,
@@ -59,6 +64,30 @@ pub(crate) struct FdOp {
     pub(crate) cloexec: bool,
     /// Offset to set, negative for none.
     pub(crate) offset: i64,
+    /// Status flags to set, negative for none.
+    pub(crate) status: i32,
+}
+
+impl FdOp {
+    /// Leaves the descriptor of a number where it is.
+    pub(crate) const fn keep(number: i32, cloexec: bool) -> FdOp {
+        FdOp { number, source: number, cloexec, offset: -1, status: -1 }
+    }
+}
+
+/// Whether status flags that fcntl(2) can set differ.
+pub(crate) const fn differ_settably(one: i32, other: i32) -> bool {
+    let settable = libc::O_APPEND | libc::O_ASYNC | libc::O_DIRECT | libc::O_NOATIME | libc::O_NONBLOCK;
+    (one ^ other) & settable != 0
+}
+
+/// Flags of an open file that open(2) is given again for another one on the same file.
+#[must_use]
+pub const fn flags_to_reopen(flags: i32) -> i32 {
+    let once_only = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC;
+    // A file that was made without a name has the bit of a directory as well.
+    let nameless = if flags & libc::O_TMPFILE == libc::O_TMPFILE { libc::O_TMPFILE } else { 0 };
+    flags & !(once_only | nameless)
 }
 
 /// Writes `prefix PID suffix NUL` into a buffer and returns the used part.
@@ -137,12 +166,25 @@ fn read_numbers(fd: usize, each: &mut impl FnMut(i32) -> Result<(), Errno>) -> R
 
 /// `struct stat`'s device, inode and mode of a descriptor.
 pub(crate) fn identity(fd: usize) -> Result<(u64, u64, u32), Errno> {
+    stamp(fd).map(|stamp| (stamp.device, stamp.inode, stamp.mode))
+}
+
+/// What a descriptor's file is like now.
+pub(crate) fn stamp(fd: usize) -> Result<Stamp, Errno> {
     let mut stat = core::mem::MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: the kernel fills in one structure of its own layout, which the C library shares on 64 bits.
     unsafe { raw::syscall(libc::SYS_fstat, [fd, stat.as_mut_ptr() as usize, 0, 0, 0, 0]) }?;
     // SAFETY: zeroed bytes are a valid value, and the kernel wrote a valid one.
     let stat = unsafe { stat.assume_init() };
-    Ok((stat.st_dev, stat.st_ino, stat.st_mode))
+    Ok(Stamp {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        size: stat.st_size,
+        mode: stat.st_mode,
+        accessed: [stat.st_atime, stat.st_atime_nsec],
+        modified: [stat.st_mtime, stat.st_mtime_nsec],
+        changed: [stat.st_ctime, stat.st_ctime_nsec],
+    })
 }
 
 /// Replaces the inherited descriptors as planned; on failure says which entry it was.
@@ -164,7 +206,7 @@ fn replace(entry: &Inherited) -> Result<u64, Errno> {
     let fresh = match entry.action {
         Inherit::Share => return Ok(0),
         Inherit::Close => return raw::close(number).map(|_| 0),
-        Inherit::Duplicate => {
+        Inherit::Duplicate | Inherit::Stream | Inherit::Copy => {
             raw::dup3(entry.original as usize, number, cloexec)?;
             return identity(number).map(|(_, inode, _)| inode);
         }
@@ -185,8 +227,7 @@ fn replace(entry: &Inherited) -> Result<u64, Errno> {
 }
 
 fn reopen(entry: &Inherited) -> Result<usize, Errno> {
-    let never_again = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC;
-    let flags = (entry.flags & !never_again) | libc::O_NOCTTY;
+    let flags = flags_to_reopen(entry.flags) | libc::O_NOCTTY;
     let directory = libc::AT_FDCWD as isize as usize;
     let path = entry.path as usize;
     // SAFETY: the origin made the NUL-terminated path before the clone, and the branch has its own copy of it.
@@ -247,6 +288,14 @@ pub fn flags_and_offset(number: i32) -> Result<(i32, i64), Errno> {
     info(raw::getpid()? as i32, number)
 }
 
+/// What one of this process's descriptors is like now.
+///
+/// # Errors
+/// What fstat(2) said.
+pub fn stamp_of(number: i32) -> Result<Stamp, Errno> {
+    stamp(number as usize)
+}
+
 /// Inode number of a regular file by descriptor; none for anything else, whose number an overlay may change.
 #[must_use]
 pub fn inode_of(number: i32) -> Option<u64> {
@@ -279,6 +328,9 @@ pub(crate) fn apply(operations: &[FdOp]) {
         }
         if operation.offset >= 0 {
             let _seekable = raw::lseek(number, operation.offset as usize, libc::SEEK_SET as usize);
+        }
+        if operation.status >= 0 {
+            let _settable = raw::fcntl(number, libc::F_SETFL as usize, operation.status as usize);
         }
     }
     release(operations);

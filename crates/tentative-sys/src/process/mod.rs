@@ -1,5 +1,6 @@
 //! Layer 4: environment, working directory, umask, limits, descriptors and offsets.
 
+pub mod copies;
 pub mod descriptors;
 pub mod detached;
 pub mod offsets;

@@ -10,7 +10,7 @@ use super::{
     Entry,
     begin::entry_of,
     control::{Control, MAX_VMAS, Refusal, Step, WORDS, arrival},
-    descriptors, stage,
+    copies, descriptors, stage,
     stage::EditKind,
     talk::{self, Message, op},
     wait,
@@ -163,6 +163,9 @@ fn go_over(control: &mut Control) -> ! {
     let request = &control.origin.request;
     request.process.apply();
     request.threads.apply();
+    if copies::apply(control).is_err() {
+        give_up(b"a deleted file");
+    }
     crash::point("apply.state");
     wait::reap(control.origin.branch);
     control.origin.branch = 0;

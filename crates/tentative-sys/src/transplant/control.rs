@@ -15,7 +15,10 @@ use crate::{
     process::state::ProcessState,
     raw,
     threads::state::ThreadState,
-    transplant::stage::{Edit, Run},
+    transplant::{
+        copies::WriteBack,
+        stage::{Edit, Run},
+    },
 };
 
 /// As many mappings as the kernel's default limit (vm.max_map_count) allows.
@@ -117,6 +120,8 @@ pub enum Step {
     SharedMapping,
     /// Fetching a descriptor.
     Descriptor,
+    /// Making ready to write a deleted file; the subject is its descriptor.
+    DeletedFile,
     /// Moving the program break.
     Break,
     /// Other threads of the branch.
@@ -225,6 +230,7 @@ pub(crate) struct Origin {
     pub(crate) edit_count: usize,
     pub(crate) fd_count: usize,
     pub(crate) fd_base: usize,
+    pub(crate) copy_count: usize,
     pub(crate) directory: i32,
     pub(crate) scratch_from: usize,
     pub(crate) scratch_to: usize,
@@ -257,6 +263,7 @@ pub(crate) struct Control {
     pub(crate) edits: [Edit; MAX_EDITS],
     pub(crate) runs: [Run; MAX_RUNS],
     pub(crate) fds: [FdOp; MAX_FDS],
+    pub(crate) write_backs: [WriteBack; MAX_FDS],
     /// In the branch's copy: what it installed at the inherited numbers, by inode.
     pub(crate) installed: [u64; MAX_FDS],
 }

@@ -8,14 +8,18 @@ use super::{
     Entry, apply,
     begin::entry_of,
     control::{Control, Refusal, Step},
-    stage,
+    copies, stage,
 };
 use crate::{
-    process::descriptors::{self as fds, FdOp, Inherit, Inherited, identity, info, proc_path},
+    process::descriptors::{
+        self as fds, FdOp, Inherit, Inherited, differ_settably, flags_to_reopen, identity, info, proc_path,
+    },
     raw,
 };
 
 const KCMP_FILE: usize = 0;
+/// What the kernel adds to the name of a deleted file.
+const DELETED: &[u8] = b" (deleted)";
 
 fn failed(number: i32) -> impl Fn(Errno) -> Refusal {
     move |errno| Refusal { step: Step::Descriptor, errno: errno.raw_os_error(), subject: number as usize }
@@ -23,7 +27,7 @@ fn failed(number: i32) -> impl Fn(Errno) -> Refusal {
 
 /// Fetches the branch's descriptors and its working directory.
 pub(super) fn stage(control: &mut Control) -> Result<(), Refusal> {
-    control.origin.fd_count = 0;
+    (control.origin.fd_count, control.origin.copy_count) = (0, 0);
     let branch = control.origin.branch;
     let mut path = [0; 64];
     let branch_fds = proc_path(&mut path, b"/proc/", branch, b"/fd");
@@ -37,21 +41,20 @@ pub(super) fn stage(control: &mut Control) -> Result<(), Refusal> {
     control.origin.fd_base = highest as usize + 1;
     let mut path = [0; 64];
     let branch_fds = proc_path(&mut path, b"/proc/", branch, b"/fd");
-    fds::each_number(branch_fds, |number| {
-        push(control, FdOp { number, source: -2, cloexec: false, offset: -1 })
-    })
-    .map_err(failed(-1))?;
+    fds::each_number(branch_fds, |number| push(control, FdOp { source: -2, ..FdOp::keep(number, false) }))
+        .map_err(failed(-1))?;
     let count = control.origin.fd_count;
     for index in 0..count {
         let number = control.fds[index].number;
         control.fds[index] = if is_ours(control, number) {
             // The origin's stays as it is, output that was captured included.
-            FdOp { number, source: number, cloexec: number > 2, offset: -1 }
+            FdOp::keep(number, number > 2)
         } else {
             fetch(control, number).map_err(failed(number))?
         };
     }
     stage_closes(control, count).map_err(failed(-1))?;
+    copies::stage(control)?;
     stage_directory(control)
 }
 
@@ -86,39 +89,53 @@ fn stage_closes(control: &mut Control, kept: usize) -> Result<(), Errno> {
         if staged || known || own.contains(&number) || is_ours(control, number) {
             return Ok(());
         }
-        push(control, FdOp { number, source: -1, cloexec: false, offset: -1 })
+        push(control, FdOp { source: -1, ..FdOp::keep(number, false) })
     })
 }
 
 /// Decides where the origin gets its descriptor for one of the branch's.
-fn fetch(control: &Control, number: i32) -> Result<FdOp, Errno> {
+fn fetch(control: &mut Control, number: i32) -> Result<FdOp, Errno> {
     let branch = control.origin.branch;
     let (flags, position) = info(branch, number)?;
     let cloexec = flags & libc::O_CLOEXEC != 0;
-    let keep = FdOp { number, source: number, cloexec, offset: -1 };
+    let keep = FdOp::keep(number, cloexec);
     let own = raw::getpid()?;
     if raw::kcmp(own, branch as usize, KCMP_FILE, number as usize, number as usize) == Ok(0) {
         return Ok(keep);
     }
     let got = raw::pidfd_getfd(control.origin.pidfd as usize, number as usize, 0)?;
     if let Some(entry) = entry_of(control) {
+        if let Some(copy) = copies::find(entry, got)? {
+            let operation = copies::fetch(control, &copy, got, FdOp { offset: position, ..keep }, flags);
+            raw::close(got)?;
+            return operation;
+        }
         let (_, inode, mode) = identity(got)?;
         let on_disk = matches!(mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR);
         match inherited(control, entry, number) {
             Some((planned, installed)) if installed == inode && planned.action != Inherit::Share => {
+                if planned.action == Inherit::Stream {
+                    // The origin's stays as it is; what was written is the caller's to look at.
+                    raw::close(got)?;
+                    return Ok(keep);
+                }
+                if mode & libc::S_IFMT == libc::S_IFREG && is_deleted(control, number)? {
+                    copies::stage_deleted_inside(control, number, got)?;
+                }
                 raw::close(got)?;
-                return Ok(FdOp { offset: if on_disk { position } else { -1 }, ..keep });
+                let status = if on_disk && differ_settably(flags, planned.flags) { flags } else { -1 };
+                return Ok(FdOp { offset: if on_disk { position } else { -1 }, status, ..keep });
             }
             _ if on_disk => {
                 if let Some(source) = reopened(control, entry, number, flags)? {
                     raw::close(got)?;
-                    return Ok(FdOp { number, source: high(control, source)?, cloexec, offset: position });
+                    return Ok(FdOp { source: high(control, source)?, offset: position, ..keep });
                 }
             }
             _ => {}
         }
     }
-    Ok(FdOp { number, source: high(control, got)?, cloexec, offset: -1 })
+    Ok(FdOp { source: high(control, got)?, ..keep })
 }
 
 /// What was planned for an inherited number, and the inode that the branch says it installed there.
@@ -143,11 +160,17 @@ fn inherited(control: &Control, entry: &Entry<'_>, number: i32) -> Option<(Inher
 fn reopened(control: &Control, entry: &Entry<'_>, number: i32, flags: i32) -> Result<Option<usize>, Errno> {
     let mut path = [0u8; 2048];
     let length = link(control.origin.branch, b"/fd/", Some(number), &mut path)?;
-    if path[..length].ends_with(b" (deleted)") {
+    if path[..length].ends_with(DELETED) {
         return Ok(None);
     }
-    let once_only = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC;
-    apply::open_committed(entry, &path[..length], (flags & !once_only) | libc::O_CLOEXEC).map(Some)
+    apply::open_committed(entry, &path[..length], flags_to_reopen(flags) | libc::O_CLOEXEC).map(Some)
+}
+
+/// Whether the branch has deleted the file that it has at a number.
+fn is_deleted(control: &Control, number: i32) -> Result<bool, Errno> {
+    let mut path = [0u8; 2048];
+    let length = link(control.origin.branch, b"/fd/", Some(number), &mut path)?;
+    Ok(path[..length].ends_with(DELETED))
 }
 
 /// Reads a link of the branch's in `/proc`.
@@ -169,7 +192,7 @@ fn link(pid: i32, name: &[u8], number: Option<i32>, path: &mut [u8]) -> Result<u
 }
 
 /// Moves a fetched descriptor above every number that either process uses.
-fn high(control: &Control, fd: usize) -> Result<i32, Errno> {
+pub(super) fn high(control: &Control, fd: usize) -> Result<i32, Errno> {
     let moved = raw::fcntl(fd, libc::F_DUPFD_CLOEXEC as usize, control.origin.fd_base);
     raw::close(fd)?;
     Ok(moved? as i32)
@@ -208,6 +231,7 @@ pub(super) fn apply(control: &Control) {
 pub(super) fn abandon(control: &mut Control) {
     fds::release(&control.fds[..control.origin.fd_count]);
     control.origin.fd_count = 0;
+    copies::abandon(control);
     if control.origin.directory >= 0 {
         let _own = raw::close(control.origin.directory as usize);
         control.origin.directory = -1;

@@ -12,6 +12,7 @@ mod apply;
 mod begin;
 mod branch;
 mod control;
+mod copies;
 mod descriptors;
 mod maps_of;
 pub(crate) mod stage;
@@ -28,7 +29,7 @@ use rustix::io::Errno;
 
 use crate::{
     arch::{self, Context},
-    process::descriptors::Inherited,
+    process::{copies::PrivateCopy, descriptors::Inherited},
     world::Instruction,
 };
 
@@ -65,6 +66,10 @@ pub struct Entry<'a> {
     pub inherited: *const Inherited,
     /// How many there are.
     pub inherited_len: usize,
+    /// Private copies among them.
+    pub copies: *const PrivateCopy,
+    /// How many there are.
+    pub copies_len: usize,
 }
 
 /// What a transaction wants.

@@ -33,11 +33,13 @@ pub enum BeginError {
         #[source]
         source: rustix::io::Errno,
     },
-    /// A file without a name.
-    #[error("descriptor {number} is a file that was deleted, which cannot be contained yet")]
-    Unlinked {
+    /// A deleted file could not be copied.
+    #[error("descriptor {number} is a deleted file, and there is no copy of it to be had: {errno}")]
+    Copy {
         /// Its number.
         number: i32,
+        /// What the kernel said.
+        errno: rustix::io::Errno,
     },
     /// A descriptor could not be opened again inside.
     #[error("descriptor {number} cannot be opened again in the sandbox: {errno}")]
@@ -138,7 +140,11 @@ impl BeginError {
             BeginError::Descriptor { number, .. } => {
                 format!("close descriptor {number} before the transaction, or open it inside")
             }
-            BeginError::Unlinked { number } => format!("close descriptor {number} before the transaction"),
+            BeginError::Copy { number, .. } => {
+                format!(
+                    "close descriptor {number} before the transaction, or make room for a copy of its file"
+                )
+            }
             BeginError::Reopen { number, .. } => {
                 format!("close descriptor {number} before the transaction, or open it inside")
             }
@@ -215,6 +221,20 @@ pub enum Refusal {
         /// What the kernel said.
         errno: rustix::io::Errno,
     },
+    /// Somebody else wrote into a deleted file that the branch has changed as well.
+    #[error("the deleted file at descriptor {number} was changed by somebody else meanwhile")]
+    DeletedFileChanged {
+        /// Its number.
+        number: usize,
+    },
+    /// A deleted file cannot be written.
+    #[error("the deleted file at descriptor {number} cannot be written: {errno}")]
+    DeletedFile {
+        /// Its number.
+        number: usize,
+        /// What the kernel said.
+        errno: rustix::io::Errno,
+    },
     /// The working directory cannot be reached.
     #[error("the working directory cannot be reached outside: {0}")]
     Directory(rustix::io::Errno),
@@ -261,6 +281,10 @@ impl From<transplant::Refused> for CommitRefused {
             Step::Identity => vec![Refusal::Identity],
             Step::SharedMapping => vec![Refusal::SharedMapping { address: subject }],
             Step::Descriptor => vec![Refusal::Descriptor { number: subject, errno }],
+            Step::DeletedFile if errno == rustix::io::Errno::STALE => {
+                vec![Refusal::DeletedFileChanged { number: subject }]
+            }
+            Step::DeletedFile => vec![Refusal::DeletedFile { number: subject, errno }],
             Step::Directory => vec![Refusal::Directory(errno)],
             Step::Budget => vec![Refusal::Budget(subject)],
             Step::Monitor if refused.words.is_empty() => vec![Refusal::MonitorLost(errno)],

@@ -2,9 +2,12 @@
 
 use std::{ffi::CString, os::unix::ffi::OsStringExt as _};
 
-use tentative_sys::process::descriptors::{Inherit, Inherited, flags_and_offset, inode_of, same_open_file};
+use tentative_sys::process::{
+    copies::PrivateCopy,
+    descriptors::{Inherit, Inherited, flags_and_offset, inode_of, same_open_file},
+};
 
-use super::BeginError;
+use super::{BeginError, copies, own::Own};
 use crate::{
     layer::{Layer, LayerSet},
     process::gaps::{Open, Uncontained},
@@ -14,13 +17,17 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) entries: Vec<Inherited>,
+    /// What the branch has instead of deleted files, and their descriptors.
+    pub(super) copies: Vec<PrivateCopy>,
+    pub(super) owned: Vec<Own>,
     /// Kept alive for the entries.
     _paths: Vec<CString>,
 }
 
-/// Plans for every open descriptor of the program's.
-pub(super) fn plan(open: Vec<(i32, Open)>, without: LayerSet) -> Result<Plan, BeginError> {
-    let mut plan = Plan { entries: Vec::new(), _paths: Vec::new() };
+/// Plans for every open descriptor of the program's; `captured` output is where the branch has its own.
+pub(super) fn plan(open: Vec<(i32, Open)>, without: LayerSet, captured: bool) -> Result<Plan, BeginError> {
+    let mut plan = Plan { entries: Vec::new(), copies: Vec::new(), owned: Vec::new(), _paths: Vec::new() };
+    let held_elsewhere = held_elsewhere(&open);
     for (number, open) in open {
         let (flags, offset) =
             flags_and_offset(number).map_err(|source| BeginError::Inspect { number, source })?;
@@ -41,8 +48,14 @@ pub(super) fn plan(open: Vec<(i32, Open)>, without: LayerSet) -> Result<Plan, Be
             Open::Pipe => Inherited { action: Inherit::PipeWriter, ..entry },
             Open::Socket => Inherited { action: Inherit::Socket, ..entry },
             Open::Path(_) | Open::Unlinked if without.contains(Layer::Files) => entry,
-            // A regular file as standard stream: what is written there is shown, as on a terminal.
-            Open::Path(_) | Open::Unlinked if number <= 2 && number > 0 => entry,
+            // A regular file as standard stream: what is written there is shown, as on a terminal. A deleted one that
+            // the program also holds elsewhere is its own: nobody else sees it (pytest captures that way).
+            Open::Path(_) if number <= 2 && number > 0 => entry,
+            Open::Unlinked
+                if number <= 2 && number > 0 && (captured || !held_elsewhere.contains(&number)) =>
+            {
+                entry
+            }
             Open::Path(path) => match twin(&plan.entries, number) {
                 Some(original) => Inherited { action: Inherit::Duplicate, original, ..entry },
                 None => {
@@ -55,12 +68,38 @@ pub(super) fn plan(open: Vec<(i32, Open)>, without: LayerSet) -> Result<Plan, Be
                     Inherited { action: Inherit::Reopen, path, offset, inode, ..entry }
                 }
             },
-            Open::Unlinked => return Err(BeginError::Unlinked { number }),
+            // Output that goes to a standard stream under another number is captured with it.
+            Open::Unlinked if captured && stream_of(number).is_some() => {
+                Inherited { action: Inherit::Stream, original: stream_of(number).unwrap_or(1), ..entry }
+            }
+            Open::Unlinked => match twin(&plan.entries, number) {
+                Some(original) => Inherited { action: Inherit::Duplicate, original, ..entry },
+                None => {
+                    let made = copies::make(number, flags, offset, &plan.copies)?;
+                    plan.copies.push(made.copy);
+                    plan.owned.extend(made.owned);
+                    Inherited { action: Inherit::Copy, original: made.copy.copy, ..entry }
+                }
+            },
             Open::Uncontained(kind) => return Err(BeginError::Descriptor { number, kind }),
         };
         plan.entries.push(entry);
     }
     Ok(plan)
+}
+
+/// The output stream whose open file a number has.
+fn stream_of(number: i32) -> Option<i32> {
+    [1, 2].into_iter().find(|stream| same_open_file(*stream, number))
+}
+
+/// Output streams that are deleted files which the program holds at another number as well.
+fn held_elsewhere(open: &[(i32, Open)]) -> Vec<i32> {
+    let deleted = |wanted: fn(i32) -> bool| {
+        open.iter().filter(move |(number, open)| *open == Open::Unlinked && wanted(*number)).map(|it| it.0)
+    };
+    let is_held = |stream: &i32| deleted(|number| number > 2).any(|other| same_open_file(*stream, other));
+    deleted(|number| number == 1 || number == 2).filter(is_held).collect()
 }
 
 const fn libc_accmode() -> i32 {
@@ -72,7 +111,7 @@ const fn libc_accmode() -> i32 {
 fn twin(planned: &[Inherited], number: i32) -> Option<i32> {
     planned
         .iter()
-        .filter(|entry| entry.action == Inherit::Reopen)
+        .filter(|entry| matches!(entry.action, Inherit::Reopen | Inherit::Copy))
         .map(|entry| entry.number)
         .find(|other| same_open_file(*other, number))
 }

@@ -6,6 +6,7 @@
 //! interpreter.
 
 mod capture;
+mod copies;
 mod error;
 mod inherit;
 mod link;
@@ -24,6 +25,7 @@ use capture::Capture;
 
 pub use error::{BeginError, CommitRefused, Refusal};
 use link::Session;
+use own::Own;
 pub use report::{Cause, MemoryChanges, Report};
 use tentative_sys::{
     process::offsets::Offsets,
@@ -137,6 +139,8 @@ struct Afterwards {
     offsets: Offsets,
     session: Option<Session>,
     capture: Option<Capture>,
+    /// Descriptors of the branch's copies of deleted files.
+    copies: Vec<Own>,
     output: Output,
     containment: Containment,
     started: Instant,
@@ -157,15 +161,13 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
     let session = if link::is_needed(options) { Some(Session::take(options)?) } else { None };
     let captured = matches!(options.output, Output::Hold | Output::Capture);
     let capture = captured.then(Capture::new).transpose().map_err(BeginError::Output)?;
-    let plan = match &session {
-        Some(session) => {
-            session.start(options)?;
-            Some(inherit::plan(open, options.without)?)
-        }
+    let mut plan = match &session {
+        Some(session) => Some(prepare(session, options, open, captured)?),
         None => None,
     };
     let journal = session.as_ref().map_or_else(CString::default, Session::journal);
     let known = own::numbers();
+    let contains_files = !options.without.contains(Layer::Files);
     let filter = session.as_ref().map(|_| pathways::compile(options.without));
     let entry = session.as_ref().zip(plan.as_ref()).map(|(session, plan)| {
         Box::new(Entry {
@@ -178,13 +180,11 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
             own: &known,
             journal: journal.as_bytes_with_nul(),
             capabilities: session.ready.capabilities,
-            directory: if options.without.contains(Layer::Files) {
-                b""
-            } else {
-                directory.as_bytes_with_nul()
-            },
+            directory: if contains_files { directory.as_bytes_with_nul() } else { b"" },
             inherited: plan.entries.as_ptr(),
             inherited_len: plan.entries.len(),
+            copies: plan.copies.as_ptr(),
+            copies_len: plan.copies.len(),
         })
     });
     let wishes = Wishes {
@@ -200,6 +200,7 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
         containment: containment_of(options, session.as_ref()),
         started: Instant::now(),
         memory_limit: options.memory_limit.is_some(),
+        copies: plan.as_mut().map(|plan| std::mem::take(&mut plan.owned)).unwrap_or_default(),
         session: None,
         capture: None,
     };
@@ -219,6 +220,17 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
         Ok(transplant::Begun::Ended(ended)) => Ok(Begun::Ended(after.ended(ended))),
         Err(error) => Err(failed(error, plan.as_ref())),
     }
+}
+
+/// Tells the session what comes, and plans for the descriptors.
+fn prepare(
+    session: &Session,
+    options: &Options,
+    open: Vec<(i32, Open)>,
+    captured: bool,
+) -> Result<inherit::Plan, BeginError> {
+    session.start(options)?;
+    inherit::plan(open, options.without, captured)
 }
 
 fn failed(error: transplant::BeginError, plan: Option<&inherit::Plan>) -> BeginError {
@@ -366,6 +378,7 @@ impl Afterwards {
     /// The session ends with its socket; held output is delivered.
     fn close(&mut self) {
         self.session = None;
+        self.copies.clear();
         link::after_transaction();
         if let Some(capture) = self.capture.take()
             && self.output == Output::Hold
