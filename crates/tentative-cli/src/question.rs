@@ -84,8 +84,9 @@ impl Terminal {
 
     /// Asks once. What cannot be asked or answered is answered with keep.
     pub(crate) fn ask(&mut self) -> Answer {
-        self.write("[c]ommit, [r]oll back, [d]iff, [s]how, or [k]eep for later? ");
+        // Before the question is there to be answered, since entering forgets what was typed.
         let Ok(_keys) = KeyMode::enter(&self.0) else { return Answer::Keep };
+        self.write("[c]ommit, [r]oll back, [d]iff, [s]how, or [k]eep for later? ");
         loop {
             match self.read_byte().map_or(Key::Answer(Answer::Keep), key) {
                 Key::Answer(answer) => {
