@@ -13,14 +13,12 @@ use std::{
 
 use rustix::{io::Errno, process::Signal};
 use tentative::{
-    containment::Containment,
     layer::LayerSet,
     policy::Policy,
     program::{self, Ended, How, LaunchStep, ProgramOptions, RunError, output},
-    record::{FORMAT, Record, State},
+    record::{Record, State},
     store::Transaction,
     transaction::Output,
-    verdict::Verdict,
 };
 use tentative_report::{Detail, changes, json, summary};
 
@@ -52,12 +50,12 @@ pub(crate) fn run(arguments: &Arguments, policy: Policy, streams: &Streams) -> R
         timeout: arguments.timeout,
         memory_limit: arguments.memory_limit,
     };
-    let ended = match start(&options, &mut transaction) {
+    let ended = match program::run(&options, &mut transaction) {
         Ok(ended) => ended,
         Err(error) => {
             // The first error is the one to tell; what cannot be removed now is removed by the next start.
             let _ = transaction.discard();
-            return Err(error);
+            return Err(error.into());
         }
     };
     if streams.error_is_terminal() && ended.how == How::Signalled(Signal::INT.as_raw()) {
@@ -79,25 +77,6 @@ pub(crate) fn run(arguments: &Arguments, policy: Policy, streams: &Streams) -> R
         Some(refused) => Err(refused),
         None => Ok(end(&ended)),
     }
-}
-
-/// Runs the program, after noting what runs for whoever lists the store meanwhile.
-fn start(options: &ProgramOptions, transaction: &mut Transaction) -> Result<Ended, CommandError> {
-    let containment = Containment::Full;
-    transaction.save_record(&Record {
-        format: FORMAT.to_owned(),
-        id: transaction.id().to_string(),
-        state: State::Running,
-        program: options.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-        exit_status: None,
-        started_ns: selection::now_ns(),
-        duration_ns: 0,
-        changes: Vec::new(),
-        effects: Vec::new(),
-        verdict: Verdict::judge(&[], &containment, &[]),
-        containment,
-    })?;
-    Ok(program::run(options, transaction)?)
 }
 
 /// The mode that was asked for, or the one that fits the terminal.

@@ -33,6 +33,19 @@ pub(super) fn mode_inside(directory: &Path, privilege: Privilege) -> u32 {
     own.into_iter().filter(|(access, _)| may(*access)).fold(others, |mode, (_, bit)| mode | bit)
 }
 
+/// Whether a cover of its own would serve nobody: the user may neither list nor enter the directory, or it is empty and
+/// he cannot make anything in it.
+pub(super) fn has_no_use(directory: &Path, metadata: &fs::Metadata) -> bool {
+    let may = |access| accessat(CWD, directory, access, AtFlags::EACCESS).is_ok();
+    if !may(Access::READ_OK) {
+        return !may(Access::EXEC_OK);
+    }
+    let user = User::own();
+    metadata.uid() != user.uid
+        && !(user.could_write(metadata) && may(Access::WRITE_OK))
+        && fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
+}
+
 fn may_write(directory: &Path) -> bool {
     accessat(CWD, directory, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
@@ -45,7 +58,7 @@ pub(super) fn root_of(path: &Path, privilege: Privilege) -> Ancestor {
 /// What an ordinary user needs below `root`: the way to the given directories and to the working directory, and those of
 /// the first levels that he may write to or that lead to such ones.
 pub(super) fn for_user(root: &Path, named: &[PathBuf]) -> Vec<Ancestor> {
-    let mut search = Search { found: Vec::new(), budget: LOOKED_AT };
+    let mut search = Search { found: Vec::new(), budget: LOOKED_AT, user: User::own() };
     for directory in named.iter().cloned().chain(std::env::current_dir()) {
         if let Ok(below) = directory.strip_prefix(root) {
             let mut way = root.to_owned();
@@ -75,13 +88,14 @@ pub(super) fn for_user(root: &Path, named: &[PathBuf]) -> Vec<Ancestor> {
 struct Search {
     found: Vec<PathBuf>,
     budget: usize,
+    user: User,
 }
 
 impl Search {
     /// Notes the directory if its owner or group is not the user's own, so that the kernel could not copy it up.
     fn note_if_foreign(&mut self, directory: &Path) -> bool {
         let foreign =
-            fs::symlink_metadata(directory).is_ok_and(|metadata| metadata.is_dir() && is_foreign(&metadata));
+            fs::symlink_metadata(directory).is_ok_and(|found| found.is_dir() && self.user.is_foreign(&found));
         if foreign {
             self.found.push(directory.to_owned());
         }
@@ -102,12 +116,14 @@ impl Search {
             self.budget -= 1;
             let path = entry.path();
             let metadata = entry.metadata()?;
-            if !is_foreign(&metadata) {
+            if !self.user.is_foreign(&metadata) {
                 wanted = true;
                 continue;
             }
-            let leads = levels > 1 && self.look_below(&path, levels - 1).unwrap_or(false);
-            if leads || may_write(&path) {
+            let leads = levels > 1
+                && has_directories(&metadata)
+                && self.look_below(&path, levels - 1).unwrap_or(false);
+            if leads || (self.user.could_write(&metadata) && may_write(&path)) {
                 self.found.push(path);
                 wanted = true;
             }
@@ -116,7 +132,28 @@ impl Search {
     }
 }
 
-fn is_foreign(metadata: &fs::Metadata) -> bool {
-    metadata.uid() != rustix::process::geteuid().as_raw()
-        || metadata.gid() != rustix::process::getegid().as_raw()
+/// A directory with two names (its own and `.`) has none below it, where the file system counts them; others say 1.
+fn has_directories(metadata: &fs::Metadata) -> bool {
+    metadata.nlink() != 2
+}
+
+struct User {
+    uid: u32,
+    gid: u32,
+}
+
+impl User {
+    fn own() -> User {
+        User { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
+    }
+
+    fn is_foreign(&self, metadata: &fs::Metadata) -> bool {
+        metadata.uid() != self.uid || metadata.gid() != self.gid
+    }
+
+    /// Whether it is worth asking the kernel: without a write bit for group or others nobody but the owner may write,
+    /// since the group's bits bound what an access list can give.
+    fn could_write(&self, metadata: &fs::Metadata) -> bool {
+        metadata.uid() == self.uid || metadata.mode() & 0o022 != 0
+    }
 }

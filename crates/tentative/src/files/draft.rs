@@ -21,7 +21,7 @@ use crate::{
         plan::{Cover, CoverKind, Plan, PlanError, Privilege},
     },
     layer::Layer,
-    store::Transaction,
+    store::{self, Transaction},
 };
 
 /// Trees that the sandbox makes itself.
@@ -95,7 +95,7 @@ pub(super) fn draft(transaction: &Transaction, privilege: Privilege) -> Result<P
     covers.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(Plan {
         privilege,
-        begun: Moment { seconds: 0, nanoseconds: 0, exact: false },
+        begun: Moment::about_now(),
         covers,
         places: drafting.places.into_iter().collect(),
         gaps: drafting.gaps,
@@ -208,7 +208,7 @@ impl Drafting<'_> {
             if kind.is_dir() {
                 if self.holds_mounts(&path) {
                     self.cover_split(&path, mount, near)?;
-                } else {
+                } else if !ancestors::has_no_use(&path, &entry.metadata()?) {
                     self.cover_directory(&path, mount, near);
                 }
             } else if entry.metadata().is_ok_and(|metadata| !is_copied_into_skeleton(&path, &metadata)) {
@@ -225,7 +225,7 @@ impl Drafting<'_> {
     }
 
     fn push_overlay(&mut self, path: &Path, mount: &Mount, near: Option<&Path>, skeleton: Option<PathBuf>) {
-        let number = self.number.to_string();
+        let number = self.number;
         self.number += 1;
         let base = near.filter(|_| can_hold_upper(&mount.file_system)).unwrap_or(self.store);
         let ancestors = match (self.privilege, &skeleton) {
@@ -234,8 +234,8 @@ impl Drafting<'_> {
         };
         let kind = CoverKind::Overlay {
             lower: skeleton.unwrap_or_else(|| path.to_owned()),
-            upper: base.join("upper").join(&number),
-            work: base.join("work").join(&number),
+            upper: base.join(format!("upper{number}")),
+            work: base.join(format!("work{number}")),
             near: near.map(|near| near.join("near")),
             ancestors,
         };
@@ -264,7 +264,7 @@ impl Drafting<'_> {
 
     fn numbered(&mut self, kind: &str) -> PathBuf {
         self.number += 1;
-        self.store.join(kind).join(self.number.to_string())
+        self.store.join(format!("{kind}{}", self.number))
     }
 
     /// A directory of this transaction on the given mount, so that a commit can rename; the store where it is there.
@@ -314,7 +314,8 @@ pub(super) fn make_place(place: &Path) -> io::Result<()> {
         match builder.create(shared) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ if !is_own_or_absent(shared) => return Err(io::ErrorKind::PermissionDenied.into()),
-            _ => {}
+            Ok(()) => store::spread(shared),
+            Err(_) => {}
         }
     }
     builder.create(place)

@@ -4,7 +4,7 @@
 //! time. Since Linux 6.13 a timestamp that somebody has looked at is followed by a finer one, and no later one is
 //! smaller: there the moment is taken from such a timestamp and is exact.
 
-use std::{fs, io, os::unix::fs::MetadataExt as _, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -21,22 +21,25 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Takes the moment with the help of a scratch file that it makes and removes in `directory`.
+    /// Takes the moment with the help of a directory of the caller's, whose change time it moves on.
     ///
     /// # Errors
-    /// When the scratch file cannot be made.
+    /// When the directory is not there, or is somebody else's.
     pub fn now(directory: &Path) -> io::Result<Moment> {
-        let scratch = directory.join("moment");
-        fs::write(&scratch, b"")?;
-        let first = fs::symlink_metadata(&scratch)?;
-        fs::set_permissions(&scratch, fs::Permissions::from_mode(0o600))?;
-        let second = fs::symlink_metadata(&scratch)?;
-        fs::remove_file(&scratch)?;
+        let first = fs::symlink_metadata(directory)?;
+        fs::set_permissions(directory, first.permissions())?;
+        let second = fs::symlink_metadata(directory)?;
         if (first.ctime(), first.ctime_nsec()) != (second.ctime(), second.ctime_nsec()) {
             return Ok(Moment { seconds: second.ctime(), nanoseconds: second.ctime_nsec(), exact: true });
         }
+        Ok(Moment::about_now())
+    }
+
+    /// Takes the moment from the coarse clock alone.
+    #[must_use]
+    pub fn about_now() -> Moment {
         let coarse = clock_gettime(ClockId::RealtimeCoarse);
-        Ok(Moment { seconds: coarse.tv_sec, nanoseconds: coarse.tv_nsec, exact: false })
+        Moment { seconds: coarse.tv_sec, nanoseconds: coarse.tv_nsec, exact: false }
     }
 
     /// Says whether the object's change time is later than this moment.

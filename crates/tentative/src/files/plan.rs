@@ -156,7 +156,8 @@ pub enum PlanError {
 }
 
 impl Plan {
-    /// Makes the plan for everything that is mounted now, saves it with the transaction and makes its directories.
+    /// Makes the plan for everything that is mounted now, saves it with the transaction and makes its directories. What is
+    /// saved is enough to remove them; whoever lets the transaction outlive its code saves the plan that is returned.
     ///
     /// # Errors
     /// See [`PlanError`]; the transaction can then only be discarded.
@@ -167,7 +168,6 @@ impl Plan {
         plan.build()?;
         plan.begun = Moment::now(transaction.dir())
             .map_err(|source| PlanError::Moment { path: transaction.dir().to_owned(), source })?;
-        transaction.save_plan(&plan).map_err(PlanError::Save)?;
         Ok(plan)
     }
 
@@ -216,6 +216,17 @@ impl Plan {
             .max_by_key(|cover| cover.path.as_os_str().len())
     }
 
+    /// An empty directory in which a new root can be mounted before anybody else needs it: the root's own work
+    /// directory, which its overlay has looked up by then. None where the root has no overlay.
+    #[must_use]
+    pub fn point(&self) -> Option<&Path> {
+        let root = self.covers.first().filter(|cover| cover.path == Path::new("/"))?;
+        match &root.kind {
+            CoverKind::Overlay { work, .. } => Some(work),
+            _ => None,
+        }
+    }
+
     fn build(&self) -> Result<(), PlanError> {
         for place in &self.places {
             draft::make_place(place).map_err(|source| PlanError::Prepare { path: place.clone(), source })?;
@@ -229,18 +240,15 @@ impl Plan {
             move |source| PlanError::Prepare { path, source }
         };
         match &cover.kind {
-            CoverKind::Overlay { lower, upper, work, ancestors, near } => {
+            CoverKind::Overlay { lower, upper, work, ancestors, .. } => {
                 if *lower != cover.path {
                     draft::make_skeleton(&cover.path, lower).map_err(failed(lower))?;
                 }
-                fs::create_dir_all(upper).map_err(failed(upper))?;
-                fs::create_dir_all(work).map_err(failed(work))?;
-                if let Some(near) = near {
-                    fs::create_dir_all(near).map_err(failed(near))?;
-                }
+                fs::create_dir(upper).map_err(failed(upper))?;
+                fs::create_dir(work).map_err(failed(work))?;
                 // Children first, so that making one does not touch the times of its finished parent.
-                for ancestor in ancestors {
-                    fs::create_dir_all(upper.join(&ancestor.path)).map_err(failed(upper))?;
+                for ancestor in ancestors.iter().filter(|ancestor| !ancestor.path.as_os_str().is_empty()) {
+                    fs::create_dir(upper.join(&ancestor.path)).map_err(failed(upper))?;
                 }
                 for ancestor in ancestors.iter().rev() {
                     let (from, to) = (cover.path.join(&ancestor.path), upper.join(&ancestor.path));
@@ -248,9 +256,6 @@ impl Plan {
                 }
             }
             CoverKind::Copy { copy } => {
-                if let Some(parent) = copy.parent() {
-                    fs::create_dir_all(parent).map_err(failed(parent))?;
-                }
                 attributes::copy_file(&cover.path, copy).map_err(failed(&cover.path))?;
             }
             CoverKind::ReadOnly | CoverKind::Masked | CoverKind::Hidden => {}

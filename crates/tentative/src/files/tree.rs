@@ -21,6 +21,8 @@ pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed(error)),
         Ok(metadata) if !metadata.is_dir() => fs::remove_file(path).map_err(failed),
+        // An empty one, which most are, needs no look into it.
+        Ok(_) if fs::remove_dir(path).is_ok() => Ok(()),
         Ok(metadata) => {
             // The kernel makes an overlay's work directory with no permission at all, and code makes what it likes.
             if metadata.mode() & 0o700 != 0o700 {

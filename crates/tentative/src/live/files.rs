@@ -34,7 +34,7 @@ pub(super) enum FilesError {
     Store(#[from] StoreError),
     #[error("the file systems cannot be covered")]
     Plan(#[from] PlanError),
-    #[error("cannot make {}", path.display())]
+    #[error("cannot make a directory in {}", path.display())]
     Point {
         path: PathBuf,
         #[source]
@@ -81,11 +81,13 @@ impl Files {
             None
         };
         let directory = transaction.dir().to_owned();
-        let point = directory.join("root");
-        if let Err(source) = make_point(&point) {
-            let _removed_by_recover = transaction.discard();
-            return Err(FilesError::Point { path: point, source });
-        }
+        let point = match make_point(plan.as_ref(), &directory) {
+            Ok(point) => point,
+            Err(source) => {
+                let _removed_by_recover = transaction.discard();
+                return Err(FilesError::Point { path: directory, source });
+            }
+        };
         Ok(Files {
             id: transaction.id().to_string(),
             stage: Stage::Open(transaction),

@@ -4,11 +4,15 @@
 
 use std::time::Duration;
 
-use super::{ProgramOptions, RunError, inherited::effect};
+use super::{ProgramOptions, RunError, inherited::effect, output};
 use crate::{
     containment::{Containment, Gap},
     effect::{Class, Decision, Effect},
-    files::{changes::changes, conflict::conflicts, plan::Plan},
+    files::{
+        changes::{FileChange, changes},
+        conflict::conflicts,
+        plan::Plan,
+    },
     layer::Layer,
     monitor::Log,
     record::{FORMAT, Record, State},
@@ -45,7 +49,7 @@ pub struct Ended {
     pub timed_out: bool,
     /// The means that limited its memory, if a limit was asked for.
     pub memory_limit_by: Option<&'static str>,
-    /// What it did; saved with the transaction already.
+    /// What it did; saved with the transaction if there is something to decide.
     pub record: Record,
 }
 
@@ -56,37 +60,72 @@ pub(super) struct Done {
     pub(super) started_ns: u64,
     pub(super) duration: Duration,
     pub(super) effects: Vec<Effect>,
-    pub(super) program: Vec<String>,
+    pub(super) found: Found,
 }
 
-/// Looks at the changes, judges, and saves the record.
+/// What lies in the upper directories, and what others changed meanwhile.
+pub(super) struct Found {
+    changes: Vec<FileChange>,
+    conflicting: Vec<String>,
+}
+
+/// Looks at the changes; nobody inside may still be able to make one.
+pub(super) fn look(plan: Option<&Plan>) -> Result<Found, RunError> {
+    let changes = plan.map(changes).transpose().map_err(RunError::Changes)?.unwrap_or_default();
+    let conflicting = match (plan, changes.is_empty()) {
+        (Some(plan), false) => conflicts(plan, None).map_err(RunError::Changes)?,
+        _ => Vec::new(),
+    };
+    Ok(Found { changes, conflicting: conflicting.iter().map(ToString::to_string).collect() })
+}
+
+/// What a list of transactions shows while the program runs.
+pub(super) fn running(options: &ProgramOptions, transaction: &Transaction, started_ns: u64) -> Record {
+    let containment = Containment::Full;
+    Record {
+        format: FORMAT.to_owned(),
+        id: transaction.id().to_string(),
+        state: State::Running,
+        program: words(options),
+        exit_status: None,
+        started_ns,
+        duration_ns: 0,
+        changes: Vec::new(),
+        effects: Vec::new(),
+        verdict: Verdict::judge(&[], &containment, &[]),
+        containment,
+    }
+}
+
+fn words(options: &ProgramOptions) -> Vec<String> {
+    options.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+/// Judges, and saves record and plan if there is something to decide.
 pub(super) fn conclude(
     done: Done,
     options: &ProgramOptions,
     transaction: &Transaction,
     plan: Option<&Plan>,
 ) -> Result<Ended, RunError> {
-    let found = plan.map(changes).transpose().map_err(RunError::Changes)?.unwrap_or_default();
-    let conflicting = match (plan, found.is_empty()) {
-        (Some(plan), false) => conflicts(plan, None).map_err(RunError::Changes)?,
-        _ => Vec::new(),
-    };
-    let conflicting: Vec<String> = conflicting.iter().map(ToString::to_string).collect();
     let containment = Containment::from_gaps(gaps(options, plan));
     let record = Record {
         format: FORMAT.to_owned(),
         id: transaction.id().to_string(),
         state: State::Pending,
-        program: done.program,
+        program: words(options),
         exit_status: Some(done.how.status()),
         started_ns: done.started_ns,
         duration_ns: u64::try_from(done.duration.as_nanos()).unwrap_or(u64::MAX),
-        changes: found.iter().map(|change| change.to_change()).collect(),
-        verdict: Verdict::judge(&done.effects, &containment, &conflicting),
+        changes: done.found.changes.iter().map(FileChange::to_change).collect(),
+        verdict: Verdict::judge(&done.effects, &containment, &done.found.conflicting),
         effects: done.effects,
         containment,
     };
-    transaction.save_record(&record)?;
+    if !record.changes.is_empty() || output::is_there(transaction.dir()) {
+        transaction.save_record(&record)?;
+        plan.map_or(Ok(()), |plan| transaction.save_plan(plan))?;
+    }
     let memory_limit_by = options.memory_limit.map(|_| "RLIMIT_AS, for each process");
     Ok(Ended { how: done.how, timed_out: done.timed_out, memory_limit_by, record })
 }

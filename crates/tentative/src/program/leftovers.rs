@@ -27,9 +27,12 @@ pub(super) fn adopt(without: LayerSet) -> Result<(), RunError> {
     }
 }
 
-/// Records what is left, and ends it where the end of the sandbox does not.
-pub(super) fn end(sandbox: &Sandbox, without: LayerSet, log: &mut Log) {
-    let mut count = sandbox.processes().unwrap_or_default().len();
+/// Records what is left, and ends it where the end of the sandbox does not; returns how many there are, or were. When
+/// nobody could look there is at least one.
+pub(super) fn end(sandbox: &Sandbox, without: LayerSet, log: &mut Log) -> usize {
+    let looked = sandbox.processes();
+    let unknown = usize::from(looked.is_err());
+    let mut count = looked.unwrap_or_default().len();
     if without.contains(Layer::Kin) {
         loop {
             let left: Vec<Pid> = children().into_iter().filter(|pid| *pid != sandbox.init_pid()).collect();
@@ -47,6 +50,7 @@ pub(super) fn end(sandbox: &Sandbox, without: LayerSet, log: &mut Log) {
     if count > 0 {
         record_leftovers(log, count);
     }
+    count + unknown
 }
 
 fn children() -> Vec<Pid> {

@@ -71,9 +71,9 @@ pub enum RunError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// The directory that the sandbox is built on could not be made.
-    #[error("cannot make {}", path.display())]
+    #[error("cannot make a directory in {}", path.display())]
     Point {
-        /// The directory.
+        /// The transaction's directory.
         path: PathBuf,
         /// Why.
         #[source]
@@ -132,7 +132,8 @@ pub enum RunError {
     Save(#[from] StoreError),
 }
 
-/// Runs a program in the transaction and says how it ended; the record is saved with the transaction.
+/// Runs a program in the transaction and says how it ended; when there is something to decide, the record and the plan are
+/// saved with the transaction.
 ///
 /// The calling process must have one thread.
 ///
@@ -153,23 +154,33 @@ pub fn run(options: &ProgramOptions, transaction: &mut Transaction) -> Result<En
         false => Some(Plan::make(transaction, privilege)?),
     };
     leftovers::adopt(options.without)?;
-    let sandbox = build(options, transaction, plan.as_ref(), privilege)?;
-    let mut monitor = Monitor::new(&options.policy);
+    let point = make_point(plan.as_ref(), transaction.dir())
+        .map_err(|source| RunError::Point { path: transaction.dir().to_owned(), source })?;
+    let devices = allowed_devices(&options.policy);
+    let (plan, without) = (plan.as_ref(), options.without);
     let inherited = inherited::Inherited::look(options.output == Output::Live);
+    let blueprint = Blueprint { plan, point: &point, without, privilege, devices: &devices };
+    let starting = Sandbox::start(&blueprint)?;
+    // While init builds.
+    let noted = transaction.save_record(&ended::running(options, transaction, started_ns));
+    let filter = pathways::compile(without);
+    let mut monitor = Monitor::new(&options.policy);
     inherited.record(monitor.log_mut());
+    let sandbox = starting.finish()?;
+    noted?;
 
     let launch = launch::Launch {
         options,
         program,
         directory: &directory,
-        filter: pathways::compile(options.without),
+        filter,
         id: transaction.id().to_string(),
         capabilities: sandbox.capabilities(),
         inherited: &inherited,
         outer: outer.as_ref(),
     };
     let ended = supervise(&launch, &sandbox, &mut monitor, transaction)?;
-    leftovers::end(&sandbox, options.without, monitor.log_mut());
+    let left = leftovers::end(&sandbox, options.without, monitor.log_mut());
     if let Some(outer) = &outer {
         let effects = outer.effects().map_err(RunError::Outer)?;
         effects.into_iter().for_each(|effect| monitor.log_mut().add(effect));
@@ -177,7 +188,11 @@ pub fn run(options: &ProgramOptions, transaction: &mut Transaction) -> Result<En
     let effects = monitor.effects();
     // It holds descriptors of the sandbox's mounts.
     drop(monitor);
-    sandbox.destroy().map_err(RunError::Destroy)?;
+    let ending = sandbox.end();
+    // Nobody is left who could write, so looking at the changes need not wait for the mounts to go.
+    let found = if left == 0 { Some(ended::look(plan)) } else { None };
+    ending.wait().map_err(RunError::Destroy)?;
+    let found = found.unwrap_or_else(|| ended::look(plan))?;
     if let Some(mut held) = ended.held {
         // Everybody who could write is gone: this reads to the end.
         held.drain().map_err(RunError::Hold)?;
@@ -188,22 +203,9 @@ pub fn run(options: &ProgramOptions, transaction: &mut Transaction) -> Result<En
         started_ns,
         duration: began.elapsed(),
         effects,
-        program: options.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        found,
     };
-    ended::conclude(done, options, transaction, plan.as_ref())
-}
-
-fn build(
-    options: &ProgramOptions,
-    transaction: &Transaction,
-    plan: Option<&Plan>,
-    privilege: Privilege,
-) -> Result<Sandbox, RunError> {
-    let point = transaction.dir().join("root");
-    make_point(&point).map_err(|source| RunError::Point { path: point.clone(), source })?;
-    let devices = allowed_devices(&options.policy);
-    let blueprint = Blueprint { plan, point: &point, without: options.without, privilege, devices: &devices };
-    Ok(Sandbox::build(&blueprint)?)
+    ended::conclude(done, options, transaction, plan)
 }
 
 fn supervise(

@@ -133,6 +133,11 @@ pub fn deliver(directory: &Path) -> io::Result<()> {
     }
 }
 
+/// Says whether output was held.
+pub(super) fn is_there(directory: &Path) -> bool {
+    path(directory).exists()
+}
+
 fn path(directory: &Path) -> PathBuf {
     directory.join(FILE)
 }

@@ -87,12 +87,46 @@ pub struct Sandbox {
     _leash: OwnedFd,
 }
 
+/// A sandbox that its init is building. It has to be finished, or its init stays unreaped.
+#[derive(Debug)]
+#[must_use]
+pub struct Starting<'a> {
+    blueprint: &'a Blueprint<'a>,
+    init: Pid,
+    pidfd: OwnedFd,
+    leash: OwnedFd,
+}
+
+impl Starting<'_> {
+    /// Waits until it is up.
+    ///
+    /// # Errors
+    /// See [`SandboxError`]; nothing is left behind.
+    pub fn finish(self) -> Result<Sandbox, SandboxError> {
+        let Starting { blueprint, init, pidfd, leash } = self;
+        let built = Sandbox::finish(blueprint, init, pidfd, leash);
+        if built.is_err() {
+            // Init has ended by itself or is told so by the closed socket; it must not stay a zombie.
+            let _reaped = waitid(WaitId::Pid(init), WaitIdOptions::EXITED);
+        }
+        built
+    }
+}
+
 impl Sandbox {
     /// Builds a sandbox; the calling process, which must have one thread, becomes init's parent.
     ///
     /// # Errors
     /// See [`SandboxError`]; nothing is left behind.
     pub fn build(blueprint: &Blueprint<'_>) -> Result<Sandbox, SandboxError> {
+        Sandbox::start(blueprint)?.finish()
+    }
+
+    /// Lets init begin to build a sandbox, so that the caller can do something else meanwhile.
+    ///
+    /// # Errors
+    /// See [`SandboxError`]; nothing is left behind.
+    pub fn start<'a>(blueprint: &'a Blueprint<'a>) -> Result<Starting<'a>, SandboxError> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(SandboxError::Socket)?;
@@ -107,15 +141,7 @@ impl Sandbox {
             Err(Errno::DEADLK) => Err(SandboxError::Threads),
             Err(source) => Err(SandboxError::namespaces(source, blueprint.privilege)),
             Ok(Cloned::Child) => exit_now(init::run(blueprint, &theirs, user)),
-            Ok(Cloned::Parent { pid, pidfd }) => {
-                drop(theirs);
-                let built = Sandbox::finish(blueprint, pid, pidfd, ours);
-                if built.is_err() {
-                    // Init has ended by itself or is told so by the closed socket; it must not stay a zombie.
-                    let _reaped = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
-                }
-                built
-            }
+            Ok(Cloned::Parent { pid, pidfd }) => Ok(Starting { blueprint, init: pid, pidfd, leash: ours }),
         }
     }
 
@@ -231,30 +257,52 @@ impl Sandbox {
     /// # Errors
     /// When init is not this process's child any more.
     pub fn destroy(self) -> Result<(), Errno> {
+        self.end().wait()
+    }
+
+    /// Kills everything inside; what waits for its end can do something else before.
+    pub fn end(self) -> Ending {
         self.kill();
-        let Sandbox { init, pidfd, proc, root, _leash, .. } = self;
-        // These hold mounts of the sandbox.
-        drop(proc);
-        drop(root);
-        loop {
-            match waitid(WaitId::Pid(init), WaitIdOptions::EXITED) {
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-                Ok(_) => break,
-            }
-        }
-        drop(pidfd);
-        Ok(())
+        // The rest of it holds mounts of the sandbox.
+        Ending { init: self.init }
     }
 }
 
-/// Makes the directory that a sandbox is built on, if it is not there.
+/// A sandbox in which everything was killed.
+#[derive(Debug)]
+#[must_use]
+pub struct Ending {
+    init: Pid,
+}
+
+impl Ending {
+    /// Waits until its processes and mounts are gone.
+    ///
+    /// # Errors
+    /// When init is not this process's child any more.
+    pub fn wait(self) -> Result<(), Errno> {
+        loop {
+            match waitid(WaitId::Pid(self.init), WaitIdOptions::EXITED) {
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+                Ok(_) => return Ok(()),
+            }
+        }
+    }
+}
+
+/// The directory that a sandbox is built on: one of the plan's, or else a new one in `directory`.
 ///
 /// # Errors
 /// When it cannot be made.
-pub fn make_point(point: &Path) -> std::io::Result<()> {
-    match fs::create_dir(point) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
+pub fn make_point(plan: Option<&Plan>, directory: &Path) -> std::io::Result<PathBuf> {
+    if let Some(point) = plan.and_then(Plan::point) {
+        return Ok(point.to_owned());
+    }
+    let point = directory.join("root");
+    match plan.map(|_| fs::create_dir(&point)) {
+        Some(Err(error)) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        // Without covers nothing is built on it.
+        _ => Ok(point),
     }
 }

@@ -1,7 +1,7 @@
 //! One transaction's directory and what is in it.
 //!
-//! `phase.json` says where it is in its life; `plan.json`, `record.json` and `effects.jsonl` say what it is; `upper/N` and
-//! `work/N` are the overlays'; `journal` decides a commit. Dropping a [`Transaction`] gives up ownership and removes
+//! `phase.json` says where it is in its life, and is not there while the code runs; `plan.json`, `record.json` and
+//! `effects.jsonl` say what it is; `upperN` and `workN` are the overlays'; `journal` decides a commit. Dropping a [`Transaction`] gives up ownership and removes
 //! nothing.
 
 use std::{
@@ -33,7 +33,7 @@ const EFFECTS: &str = "effects.jsonl";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "lowercase")]
 pub enum Phase {
-    /// The code runs, or its owner has died.
+    /// The code runs, or its owner has died, or it is being removed: nothing says otherwise.
     Running,
     /// The code has ended and its files are being written to disk.
     Keeping {
@@ -111,8 +111,7 @@ impl Transaction {
     }
 
     pub(crate) fn set_phase(&self, phase: &Phase) -> Result<(), StoreError> {
-        let durable = *phase != Phase::Running;
-        self.write_document(PHASE, phase, durable)
+        self.write_document(PHASE, phase, true)
     }
 
     /// Saves the record.
@@ -288,7 +287,12 @@ pub(super) fn read_document<T: DeserializeOwned>(path: &Path) -> Result<T, Store
 }
 
 pub(super) fn read_phase(dir: &Path) -> Result<Phase, StoreError> {
-    read_document(&dir.join(PHASE))
+    match read_document(&dir.join(PHASE)) {
+        Err(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound && dir.is_dir() => {
+            Ok(Phase::Running)
+        }
+        other => other,
+    }
 }
 
 /// The directories outside the store that the transaction in `dir` has; none when its plan is not there.

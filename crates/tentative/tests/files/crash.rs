@@ -44,8 +44,10 @@ fn victim() {
     let pending = || store.load(&store.list().unwrap()[0].id).unwrap();
     let running = || {
         let transaction = store.create().unwrap();
-        tentative::files::plan::Plan::make(&transaction, tentative::files::plan::Privilege::detect())
-            .unwrap();
+        let plan =
+            tentative::files::plan::Plan::make(&transaction, tentative::files::plan::Privilege::detect())
+                .unwrap();
+        transaction.save_plan(&plan).unwrap();
         assert!(run(&transaction, &ground, SCRIPT).status.success());
         transaction
     };

@@ -38,6 +38,7 @@ impl Place {
     pub(crate) fn begin(&self) -> (Transaction, Plan) {
         let transaction = self.store.create().unwrap();
         let plan = Plan::make(&transaction, Privilege::detect()).unwrap();
+        transaction.save_plan(&plan).unwrap();
         (transaction, plan)
     }
 

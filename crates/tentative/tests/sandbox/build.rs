@@ -45,8 +45,7 @@ impl Fixture {
 fn build(transaction: &Transaction) -> Sandbox {
     let privilege = Privilege::detect();
     let plan = Plan::make(transaction, privilege).unwrap();
-    let point = transaction.dir().join("root");
-    make_point(&point).unwrap();
+    let point = make_point(Some(&plan), transaction.dir()).unwrap();
     let blueprint =
         Blueprint { plan: Some(&plan), point: &point, without: LayerSet::EMPTY, privilege, devices: &[] };
     Sandbox::build(&blueprint).unwrap_or_else(|error| panic!("{error}"))
