@@ -87,7 +87,24 @@ class CommitRefused(Error):
 
 
 class Conflict(CommitRefused):
-    """The commit was refused because something was changed by others meanwhile."""
+    """The commit was refused because others changed, meanwhile, what it would change; ``paths`` names the files."""
+
+    def __init__(
+        self, reasons: Sequence[str], pending_id: str | None = None, paths: Sequence[str] = ()
+    ) -> None:
+        super().__init__(reasons, pending_id)
+        self.args = (reasons, pending_id, paths)
+        self.paths = tuple(paths)
+
+    def __str__(self) -> str:
+        if self.pending_id is None:
+            return super().__str__()
+        kept = self.pending_id
+        return (
+            f"{super().__str__()}\n"
+            f"hint: 'tentative diff {kept}' shows the work. Where others made what was not there before, remove it and "
+            f"run 'tentative commit {kept}'; else do it again on what is there now and run 'tentative rollback {kept}'"
+        )
 
 
 class Unsupported(Error):

@@ -288,10 +288,11 @@ class Transaction:
         try:
             self._commit()
         except CommitRefused as refused:
-            reasons, conflict = tuple(refused.reasons), isinstance(refused, Conflict)
+            reasons = refused.reasons
+            conflicts = refused.paths if isinstance(refused, Conflict) else ()
         else:
             return
-        self._roll_back(value=value, refused=reasons, conflict=conflict)
+        self._roll_back(value=value, refused=reasons, conflicts=conflicts)
 
     def _roll_back(
         self,
@@ -299,13 +300,13 @@ class Transaction:
         exception: BaseException | None = None,
         exit_code: int | None = None,
         refused: tuple[str, ...] = (),
-        conflict: bool = False,
+        conflicts: tuple[str, ...] = (),
     ) -> NoReturn:
         branch = self._inside()
         found = () if self._before is None else tuple(find(self._before))
         if value is None and exception is None and exit_code is None and not refused and not found:
             branch.rollback(b"")
-        branch.rollback(transport.pack(value, exception, exit_code, refused, conflict, found))
+        branch.rollback(transport.pack(value, exception, exit_code, refused, conflicts, found))
 
     def _inside(self) -> _tentative.Branch:
         if self._state == "ended":
@@ -326,8 +327,12 @@ class Transaction:
             outcome.value, outcome.exit_code = ending.value, ending.exit_code
             outcome.exception = ending.exception
             if ending.refused:
-                refusal = Conflict if ending.conflict else CommitRefused
-                outcome.exception = refusal(ending.refused, self._keep_files(ended))
+                kept = self._keep_files(ended)
+                outcome.exception = (
+                    Conflict(ending.refused, kept, ending.conflicts)
+                    if ending.conflicts
+                    else CommitRefused(ending.refused, kept)
+                )
             if self._before is not None:
                 objects = ObjectChanges(resolve(self._before, ending.found))
         elif cause != "asked":

@@ -29,8 +29,8 @@ class Ending:
     exit_code: int | None = None
     #: Why a commit at the end of the block was refused; empty if none was asked for.
     refused: tuple[str, ...] = ()
-    #: The refusal was about changes made by others.
-    conflict: bool = False
+    #: The paths that the refusal was about, if others changed something meanwhile.
+    conflicts: tuple[str, ...] = ()
     #: What the objects layer found.
     found: tuple[Any, ...] = ()
 
@@ -47,7 +47,7 @@ def pack(
     exception: BaseException | None = None,
     exit_code: int | None = None,
     refused: tuple[str, ...] = (),
-    conflict: bool = False,
+    conflicts: tuple[str, ...] = (),
     found: tuple[Any, ...] = (),
 ) -> bytes:
     """Packs an ending; value and exception are pickles of their own, so that each can fail alone."""
@@ -56,7 +56,7 @@ def pack(
         "exception": None if exception is None else _exception(exception),
         "exit_code": exit_code,
         "refused": refused,
-        "conflict": conflict,
+        "conflicts": conflicts,
         "found": found,
     }
     return pickle.dumps(parts)
@@ -91,7 +91,7 @@ def unpack(payload: bytes) -> Ending:
         exception,
         parts["exit_code"],
         tuple(parts["refused"]),
-        parts["conflict"],
+        tuple(parts["conflicts"]),
         tuple(parts["found"]),
     )
 

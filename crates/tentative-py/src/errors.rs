@@ -1,5 +1,7 @@
 //! Maps the library's errors onto the exceptions of `tentative.errors`, which is where they are all defined.
 
+use std::ffi::OsStr;
+
 use pyo3::{prelude::*, types::PyTuple};
 use tentative::transaction::{BeginError, CommitRefused};
 
@@ -22,10 +24,14 @@ pub(crate) fn unsupported(py: Python<'_>, error: &BeginError) -> PyErr {
     exception(py, "Unsupported", (error.layer().name(), describe(error), error.remedy()))
 }
 
-/// `CommitRefused(reasons)`.
+/// `CommitRefused(reasons)`, or `Conflict(reasons, None, paths)` when others changed something meanwhile.
 pub(crate) fn commit_refused(py: Python<'_>, refused: &CommitRefused) -> PyErr {
     let reasons: Vec<String> = refused.reasons.iter().map(ToString::to_string).collect();
-    exception(py, "CommitRefused", (reasons,))
+    let paths: Vec<&OsStr> = refused.conflicts().map(|conflict| conflict.path.as_os_str()).collect();
+    if paths.is_empty() {
+        return exception(py, "CommitRefused", (reasons,));
+    }
+    exception(py, "Conflict", (reasons, py.None(), paths))
 }
 
 /// `Unsupported` for an interpreter that cannot be cloned.

@@ -477,7 +477,9 @@ fn conflicts_refuse_the_commit() {
             fs::write(&path, "ours").expect("write inside");
             std::thread::sleep(std::time::Duration::from_millis(2500));
             let refused = branch.commit().expect_err("somebody else changed it");
-            assert!(refused.to_string().contains("contested"), "{refused}");
+            assert!(refused.to_string().contains("contested was changed by others"), "{refused}");
+            let conflicts: Vec<_> = refused.conflicts().map(|conflict| conflict.path.clone()).collect();
+            assert_eq!(conflicts, [path]);
             branch.rollback(b"")
         }
         Begun::Ended(end) => assert_eq!(end.cause, Cause::Asked),

@@ -29,8 +29,8 @@ const TEXT: usize = 64 << 10;
 pub(crate) const ENTRIES: usize = 4096;
 const MAX_RUNS: usize = 1 << 20;
 const MAX_EDITS: usize = 2 * MAX_VMAS;
-/// Bytes of the monitor's words in a reply.
-pub(crate) const WORDS: usize = 3000;
+/// Most bytes of the monitor's words in a message or reply.
+pub const WORDS: usize = 3000;
 const STACK: usize = 256 << 10;
 
 /// Values that `call_on_stack` returns where a transaction began or asked for its commit.

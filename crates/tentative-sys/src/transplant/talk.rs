@@ -8,7 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use super::control::{Reply, WORDS};
+use super::control::Reply;
+pub use super::control::WORDS;
 use crate::raw;
 
 /// What a message is.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use serde::{Deserialize, Serialize};
 use tentative_sys::files::lock::{self, Holder};
 
 use crate::{
@@ -25,7 +26,8 @@ use crate::{
 };
 
 /// What somebody else did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ConflictKind {
     /// Changed it, or made it anew.
     Changed,
@@ -38,9 +40,10 @@ pub enum ConflictKind {
 }
 
 /// One path that cannot be committed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
     /// The path.
+    #[serde(with = "name::one")]
     pub path: PathBuf,
     /// What happened to it.
     pub kind: ConflictKind,

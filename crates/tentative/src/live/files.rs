@@ -11,15 +11,16 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::protocol::Findings;
 use crate::{
-    change::Change,
+    change::{Change, ChangeKind, Subject},
     containment::{Containment, Gap},
     files::{
         apply::Published,
         changes::changes,
-        conflict::conflicts,
+        conflict::{Conflict, ConflictKind, conflicts},
         moment::Moment,
+        name,
         plan::{Plan, PlanError, Privilege},
-        stage::{StageOptions, Staged, stage},
+        stage::{StageError, StageOptions, Staged, stage},
     },
     record::{FORMAT, Record, State},
     sandbox::make_point,
@@ -40,6 +41,21 @@ pub(super) enum FilesError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Why a commit cannot go on; the branch does.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// In words, a line each.
+    Words(Vec<String>),
+    /// Others changed what it would change.
+    Conflicts(Vec<Conflict>),
+}
+
+impl Refused {
+    fn by(error: &dyn std::error::Error) -> Refused {
+        Refused::Words(vec![in_words(error)])
+    }
 }
 
 /// Where the files are in their life.
@@ -131,17 +147,21 @@ impl Files {
             return Default::default();
         }
         let changes = changes(plan).map(|all| all.iter().map(|change| change.to_change()).collect());
+        let mut changes: Vec<Change> = changes.unwrap_or_default();
         let conflicts = match conflicts(plan, Some(origin)) {
-            Ok(found) => found.iter().map(ToString::to_string).collect(),
+            Ok(found) => {
+                made_by_us(&mut changes, &found);
+                found.iter().map(ToString::to_string).collect()
+            }
             Err(error) => vec![format!("the changes cannot be compared: {error}")],
         };
-        (changes.unwrap_or_default(), conflicts)
+        (changes, conflicts)
     }
 
     /// Stages, or says why not; the branch goes on then.
-    pub(super) fn stage(&mut self, origin: i32) -> Result<(), Vec<String>> {
+    pub(super) fn stage(&mut self, origin: i32) -> Result<(), Refused> {
         let Stage::Open(transaction) = std::mem::replace(&mut self.stage, Stage::Settled) else {
-            return Err(vec!["the transaction is over".to_owned()]);
+            return Err(Refused::Words(vec!["the transaction is over".to_owned()]));
         };
         let untouched = self.plan.as_ref().is_none_or(|plan| plan.is_untouched().unwrap_or(false));
         if untouched {
@@ -152,7 +172,7 @@ impl Files {
             && let Err(error) = transaction.save_plan(plan)
         {
             self.stage = Stage::Open(transaction);
-            return Err(vec![in_words(&error)]);
+            return Err(Refused::by(&error));
         }
         match stage(transaction, StageOptions { origin: Some(origin) }) {
             Ok(staged) => {
@@ -161,7 +181,10 @@ impl Files {
             }
             Err((transaction, error)) => {
                 self.stage = Stage::Open(transaction);
-                Err(vec![in_words(&error)])
+                Err(match error {
+                    StageError::Conflicts(conflicts) => Refused::Conflicts(conflicts),
+                    other => Refused::by(&other),
+                })
             }
         }
     }
@@ -267,6 +290,18 @@ impl Files {
             }
         } else if let Stage::Open(transaction) | Stage::Untouched(transaction) = self.stage {
             let _removed_by_recover = transaction.discard();
+        }
+    }
+}
+
+/// What others made meanwhile looks as if the branch had changed it, but it made it too: when theirs is removed, ours
+/// can be committed.
+fn made_by_us(changes: &mut [Change], conflicts: &[Conflict]) {
+    for conflict in conflicts.iter().filter(|conflict| conflict.kind == ConflictKind::Appeared) {
+        let subject = Subject::Path(name::kept(&conflict.path));
+        for change in changes.iter_mut().filter(|change| change.subject == subject) {
+            change.kind = ChangeKind::Created;
+            change.before = None;
         }
     }
 }

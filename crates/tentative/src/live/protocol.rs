@@ -23,6 +23,7 @@ use crate::{
     change::Change,
     containment::Gap,
     effect::Effect,
+    files::conflict::Conflict,
     layer::{Layer, LayerSet},
     policy::Policy,
 };
@@ -107,6 +108,32 @@ pub struct Findings {
     pub unfinished: Option<String>,
 }
 
+/// Conflicts as the words of a refusal: one JSON document a line, then how many of them had no room.
+#[must_use]
+pub fn conflicts_to_words(conflicts: &[Conflict], room: usize) -> String {
+    // What the last line, a number, may need.
+    let room = room - 21;
+    let mut words = String::new();
+    for (index, conflict) in conflicts.iter().enumerate() {
+        let line = serde_json::to_string(conflict).unwrap_or_default();
+        if words.len() + line.len() + 1 > room {
+            words.push_str(&(conflicts.len() - index).to_string());
+            break;
+        }
+        words.push_str(&line);
+        words.push('\n');
+    }
+    words
+}
+
+/// The conflicts that [`conflicts_to_words`] wrote, and how many more there are.
+#[must_use]
+pub fn conflicts_from_words(words: &str) -> (Vec<Conflict>, usize) {
+    let conflicts = words.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let more = words.lines().next_back().and_then(|line| line.parse().ok()).unwrap_or(0);
+    (conflicts, more)
+}
+
 /// Sends a document, with a descriptor if one is given.
 ///
 /// # Errors
@@ -145,4 +172,28 @@ pub fn receive<T: DeserializeOwned>(socket: impl AsFd) -> Result<(T, Option<Owne
     }
     let value = serde_json::from_slice(&buffer[..got.bytes]).map_err(|_| Errno::PROTO)?;
     Ok((value, fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::conflict::ConflictKind;
+
+    #[test]
+    fn conflicts_cross_as_words_and_none_is_lost_silently() {
+        let conflict = |path: &str, kind| Conflict { path: PathBuf::from(path), kind };
+        let few = vec![
+            conflict("/a\nb", ConflictKind::Changed),
+            conflict("/c", ConflictKind::Locked(Some(7))),
+            conflict("/d", ConflictKind::Locked(None)),
+        ];
+        assert_eq!(conflicts_from_words(&conflicts_to_words(&few, 3000)), (few, 0));
+        let many: Vec<Conflict> =
+            (0..500).map(|number| conflict(&format!("/{number}"), ConflictKind::Vanished)).collect();
+        let words = conflicts_to_words(&many, 3000);
+        let (told, more) = conflicts_from_words(&words);
+        assert!(words.len() <= 3000 && told.len() > 20);
+        assert_eq!(told.len() + more, 500);
+        assert_eq!(told[..], many[..told.len()]);
+    }
 }

@@ -8,22 +8,23 @@ use std::{
     fs::{self, File},
     io::Write as _,
     os::fd::{AsFd as _, OwnedFd},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{MemfdFlags, memfd_create},
     io::Errno,
+    time::Timespec,
 };
 use tentative_sys::{
     crash,
     kin::Namespaces,
-    transplant::talk::{self, Message, op},
+    transplant::talk::{self, Message, WORDS, op},
 };
 
 use super::{
-    files::{Files, FilesError},
+    files::{Files, FilesError, Refused},
     protocol::{self, Findings, Offer, Ready, Start, Take},
 };
 use crate::{
@@ -104,6 +105,10 @@ fn failed(error: &BuildError) -> Offer {
             .to_owned();
     Offer::Failed { layer, reason, remedy }
 }
+
+/// How long a commit waits for processes that are just ending before it is refused for them.
+const ENDING: Duration = Duration::from_millis(100);
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 struct Session {
     socket: OwnedFd,
@@ -209,23 +214,29 @@ impl Session {
                 }
             }
             op::PUBLISH => {
-                let published = self.files.publish().map_err(|error| vec![error]);
+                let published = self.files.publish().map_err(|error| Refused::Words(vec![error]));
                 self.reply(published.map(|()| Vec::new()))
             }
             op::APPLY => self.apply(),
             op::REPORT => self.report(),
             op::KEEP => {
-                let kept = self.keep().map_err(|error| vec![error]);
+                let kept = self.keep().map_err(|error| Refused::Words(vec![error]));
                 self.reply(kept.map(|()| self.files.id().into_bytes()))
             }
             _ => Err(Errno::PROTO),
         }
     }
 
-    fn reply(&self, result: Result<Vec<u8>, Vec<String>>) -> Result<(), Errno> {
+    fn reply(&self, result: Result<Vec<u8>, Refused>) -> Result<(), Errno> {
         let message = match result {
             Ok(words) => Message::with_words(op::DONE, 0, &words),
-            Err(reasons) => Message::with_words(op::REFUSED, 0, reasons.join("\n").as_bytes()),
+            Err(Refused::Words(reasons)) => {
+                Message::with_words(op::REFUSED, 0, reasons.join("\n").as_bytes())
+            }
+            Err(Refused::Conflicts(conflicts)) => {
+                let words = protocol::conflicts_to_words(&conflicts, WORDS);
+                Message::with_words(op::REFUSED, Errno::STALE.raw_os_error().into(), words.as_bytes())
+            }
         };
         talk::send_from(self.socket.as_fd(), &message, None)
     }
@@ -251,16 +262,37 @@ impl Session {
     }
 
     /// Refuses while others run inside, then stages the files.
-    fn stage(&mut self) -> Result<(), Vec<String>> {
+    fn stage(&mut self) -> Result<(), Refused> {
         crash::point("session.stage");
-        let others = self.others();
+        let others = self.others_after_a_moment()?;
         if !others.is_empty() {
-            return Err(others);
+            return Err(Refused::Words(others));
         }
         self.look();
         let staged = self.files.stage(self.start.pid);
         crash::point("session.staged");
         staged
+    }
+
+    /// Processes that still run when those that are just ending (killed, or orphans in their last call) had time to.
+    /// Their calls are answered meanwhile.
+    fn others_after_a_moment(&mut self) -> Result<Vec<String>, Refused> {
+        let end = Instant::now() + ENDING;
+        loop {
+            let others = self.others();
+            let left = end.saturating_duration_since(Instant::now());
+            if others.is_empty() || left.is_zero() {
+                return Ok(others);
+            }
+            let look_again = Timespec { tv_sec: 0, tv_nsec: i64::from(left.min(LOOK_AGAIN).subsec_nanos()) };
+            let served = match poll(&mut self.monitor.poll_fds(), Some(&look_again)) {
+                Ok(_) | Err(Errno::INTR) => self.monitor.dispatch(),
+                Err(error) => Err(error),
+            };
+            served.map_err(|error| {
+                Refused::Words(vec![format!("the calls of other processes cannot be answered: {error}")])
+            })?;
+        }
     }
 
     /// Processes of the branch that still run, in words.

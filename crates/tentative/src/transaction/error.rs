@@ -7,7 +7,9 @@ use tentative_sys::{
     transplant::{self, BeginStep, Step},
 };
 
-use crate::{layer::Layer, process::gaps::Uncontained};
+use crate::{
+    files::conflict::Conflict, layer::Layer, live::protocol::conflicts_from_words, process::gaps::Uncontained,
+};
 
 /// Why a transaction could not begin; nothing has happened.
 #[derive(Debug, thiserror::Error)]
@@ -251,7 +253,13 @@ pub enum Refusal {
         /// What the kernel said.
         errno: rustix::io::Errno,
     },
-    /// The monitor's reason: a conflict, a running process, a full disk.
+    /// Others changed what it would change.
+    #[error("{0}")]
+    Conflict(Conflict),
+    /// More conflicts than could be told.
+    #[error("{0} more paths are in conflict with changes by others")]
+    MoreConflicts(usize),
+    /// The monitor's reason: a running process, a full disk.
     #[error("{0}")]
     Files(String),
     /// The monitor is gone.
@@ -265,6 +273,22 @@ pub enum Refusal {
 pub struct CommitRefused {
     /// Why.
     pub reasons: Vec<Refusal>,
+}
+
+impl CommitRefused {
+    /// The paths that others changed meanwhile, if that is why.
+    pub fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
+        self.reasons.iter().filter_map(|reason| match reason {
+            Refusal::Conflict(conflict) => Some(conflict),
+            _ => None,
+        })
+    }
+}
+
+fn conflict_reasons(words: &str) -> Vec<Refusal> {
+    let (conflicts, more) = conflicts_from_words(words);
+    let more = (more > 0).then_some(Refusal::MoreConflicts(more));
+    conflicts.into_iter().map(Refusal::Conflict).chain(more).collect()
 }
 
 impl From<transplant::Refused> for CommitRefused {
@@ -288,6 +312,7 @@ impl From<transplant::Refused> for CommitRefused {
             Step::Directory => vec![Refusal::Directory(errno)],
             Step::Budget => vec![Refusal::Budget(subject)],
             Step::Monitor if refused.words.is_empty() => vec![Refusal::MonitorLost(errno)],
+            Step::Monitor if errno == rustix::io::Errno::STALE => conflict_reasons(&refused.words),
             Step::Monitor => refused.words.lines().map(|line| Refusal::Files(line.to_owned())).collect(),
             step => vec![Refusal::Memory { step, subject, errno }],
         };
