@@ -383,3 +383,35 @@ def test_the_origins_own_children_stay_its_own(options):
     finally:
         child.kill()
         assert child.wait() == -signal.SIGKILL
+
+
+def test_a_process_outside_is_there_and_not_to_be_looked_at(everything):
+    parent, found = os.getppid(), []
+    with tentative.transaction() as tx:
+        assert os.getppid() == parent
+        for look in (
+            os.sched_getscheduler,
+            os.sched_getparam,
+            os.sched_getaffinity,
+            os.sched_rr_get_interval,
+        ):
+            with pytest.raises(PermissionError):
+                look(parent)
+            look(0), look(os.getpid())
+        with pytest.raises(PermissionError):
+            os.getpriority(os.PRIO_PROCESS, parent)
+        with pytest.raises(ProcessLookupError):
+            os.sched_getscheduler(4_000_000)
+        found = [effect.operation for effect in tx.effects]
+    assert sorted(found) == sorted(
+        ["getpriority", "sched_getaffinity", "sched_getparam", "sched_getscheduler", "sched_rr_get_interval"]
+    )
+
+
+def test_a_process_that_is_just_ending_does_not_refuse_the_commit(everything):
+    for _ in range(5):
+        with tentative.transaction() as tx:
+            shell = ["sh", "-c", "sleep 60 >/dev/null & echo $!"]
+            orphan = int(subprocess.run(shell, stdout=subprocess.PIPE, check=True).stdout)
+            os.kill(orphan, signal.SIGKILL)
+        assert tx.outcome.committed

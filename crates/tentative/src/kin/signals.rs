@@ -49,6 +49,24 @@ pub(crate) fn reach_process(call: &mut Call<'_>, argument: usize) -> Outcome {
     Outcome::error(Errno::SRCH)
 }
 
+/// A call that only reads how a process runs: one outside is there and not the caller's to look at.
+///
+/// getppid(2) shows the origin's parent, so programs ask about it and take "no such process" for a broken system.
+pub(crate) fn look_at_process(call: &mut Call<'_>, argument: usize) -> Outcome {
+    let target = call.int(argument);
+    let by_group_or_user = match call.pathway.name {
+        "getpriority" => call.int(0) != 0,
+        "ioprio_get" => call.int(0) != 1,
+        _ => false,
+    };
+    if by_group_or_user || call.scope.has_process(target) || !exists_outside(target) {
+        return Outcome::CONTINUE;
+    }
+    let described = format!("pid {target}{}", name_of(target));
+    call.record(Class::Observed, Decision::Denied, described, Some(Errno::PERM), None);
+    Outcome::error(Errno::PERM)
+}
+
 fn to_process(call: &mut Call<'_>, target: i32, signal: i32) -> Outcome {
     if target <= 0 || call.scope.has_process(target) || !exists_outside(target) {
         return Outcome::CONTINUE;

@@ -393,6 +393,12 @@ fn ask(call: &mut Call<'_>) -> Outcome {
         | "sched_setparam" | "sched_setscheduler" | "sched_setaffinity" | "sched_setattr" => {
             kin::reach_process(call, 0)
         }
+        "sched_getparam"
+        | "sched_getscheduler"
+        | "sched_getaffinity"
+        | "sched_getattr"
+        | "sched_rr_get_interval" => kin::look_at_process(call, 0),
+        "getpriority" | "ioprio_get" => kin::look_at_process(call, 1),
         "kcmp" => kin::reach_process(call, if call.scope.has_process(call.int(0)) { 1 } else { 0 }),
         "shmget" | "semget" | "msgget" | "mq_open" => kin::use_ipc(call),
         "rename" | "renameat" | "renameat2" => rename::rename(call),
