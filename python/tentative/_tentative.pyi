@@ -1,6 +1,6 @@
 """The extension module: thin, without decisions of its own; the package is its only user."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 __version__: str
@@ -12,10 +12,15 @@ class Names:
         self,
         modules: dict[str, Any],
         given: Sequence[dict[str, Any]],
-        keep: Sequence[dict[str, Any]],
+        judged: dict[str, bool],
+        judge: Callable[[str, Any], bool],
         path: list[str],
         environ: dict[bytes, bytes],
     ) -> None: ...
+    @property
+    def path(self) -> list[str]: ...
+    @property
+    def environ(self) -> dict[bytes, bytes]: ...
     def unchanged(self, modules: dict[str, Any], path: list[str], environ: dict[bytes, bytes]) -> bool: ...
     def compare(
         self, modules: dict[str, Any], given: Sequence[dict[str, Any]]

@@ -1,10 +1,14 @@
 //! `Names`: which object each name of the interpreter is bound to, noted and compared by address.
 //!
 //! It reads dictionaries with borrowed references and never touches the objects in them: a single reference count
-//! changed in each would copy most of the heap's pages after a clone. Invariant: an address is turned into an object
-//! again only by `old`, which checks that the object lives.
+//! changed in each would copy most of the heap's pages after a clone. While nothing is bound differently from one
+//! transaction to the next, they share what was noted, and noting is a comparison that writes nothing. Invariant: an
+//! address is turned into an object again only by `old`, which checks that the object lives.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use pyo3::{
     ffi,
@@ -32,18 +36,46 @@ struct Binding {
 /// What `compare` tells for one name: space, kind, index of the old binding or -1, name and value now.
 type Row = (String, &'static str, isize, Option<Py<PyAny>>, Option<Py<PyAny>>);
 
-/// The bindings of every module and of the given dictionaries.
-#[pyclass(module = "tentative._tentative", frozen)]
-pub(crate) struct Names {
+/// Namespaces with their bindings.
+#[derive(Default)]
+struct Table {
     spaces: Vec<Space>,
     bindings: Vec<Binding>,
+}
+
+/// What was noted of the interpreter and of the libraries' modules, by address: what seldom changes.
+struct Libraries {
+    table: Table,
     /// The items of `sys.modules` and of the environment.
     modules: Vec<Binding>,
     environ: Vec<Binding>,
     /// The entries of `sys.path`.
     path: Vec<usize>,
-    /// Copies of the dictionaries whose objects are kept alive, by the address of the original.
+    /// The same as copies, whose objects live as long as this.
+    environ_copy: Py<PyDict>,
+    path_copy: Py<PyList>,
+}
+
+/// What the last transaction noted. Of the program's objects it keeps the entries of `sys.path` and of the environment
+/// alive, and nothing else.
+static LATEST: Mutex<Option<Arc<Libraries>>> = Mutex::new(None);
+
+/// The bindings of every module and of the given dictionaries. An index counts through the libraries' bindings first,
+/// then through the program's own.
+#[pyclass(module = "tentative._tentative", frozen)]
+pub(crate) struct Names {
+    libraries: Arc<Libraries>,
+    own: Table,
+    /// Copies of the program's own dictionaries, whose objects they keep alive, by the address of the original.
     kept: HashMap<usize, Py<PyDict>>,
+}
+
+/// What a transaction looks at.
+struct Now<'a, 'py> {
+    modules: &'a Bound<'py, PyDict>,
+    given: &'a [Bound<'py, PyDict>],
+    path: &'a Bound<'py, PyList>,
+    environ: &'a Bound<'py, PyDict>,
 }
 
 /// Calls `visit` for each item of a dictionary, with borrowed references.
@@ -105,8 +137,8 @@ fn namespace_of(module: *mut ffi::PyObject) -> Option<*mut ffi::PyObject> {
     (!dict.is_null()).then_some(dict)
 }
 
-/// Copies the text of a name; none for keys that are no text.
-fn text_of(name: *mut ffi::PyObject) -> Option<String> {
+/// Calls `read` with the text of a name; none for keys that are no text.
+fn with_text<T>(name: *mut ffi::PyObject, read: impl FnOnce(&str) -> T) -> Option<T> {
     // SAFETY: wants a live object; it is a key of a live dictionary.
     if unsafe { ffi::PyUnicode_Check(name) } == 0 {
         return None;
@@ -121,23 +153,70 @@ fn text_of(name: *mut ffi::PyObject) -> Option<String> {
     }
     // SAFETY: the interpreter says that so many bytes are readable there while the object lives.
     let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), length as usize) };
-    Some(String::from_utf8_lossy(bytes).into_owned())
+    Some(read(&String::from_utf8_lossy(bytes)))
 }
 
-/// The namespaces to look at, in order: every module's, then the given ones that no module has.
-fn namespaces(modules: &Bound<'_, PyDict>, given: &[Bound<'_, PyDict>]) -> Vec<(String, *mut ffi::PyObject)> {
-    let mut found = Vec::with_capacity(modules.len() + given.len());
+/// Calls `visit` for each namespace to look at, in order: every module's, then the given ones that no module has.
+fn each_namespace(
+    modules: &Bound<'_, PyDict>,
+    given: &[Bound<'_, PyDict>],
+    mut visit: impl FnMut(&str, *mut ffi::PyObject),
+) {
+    // As many as are given, which are few: a search costs less than a set.
+    let mut known = vec![false; given.len()];
     each_item(modules.as_ptr(), |name, module| {
-        if let (Some(name), Some(dict)) = (text_of(name), namespace_of(module)) {
-            found.push((name, dict));
+        if let Some(dict) = namespace_of(module)
+            && with_text(name, |name| visit(name, dict)).is_some()
+        {
+            for (known, given) in known.iter_mut().zip(given) {
+                *known |= given.as_ptr() == dict;
+            }
         }
     });
-    for dict in given {
-        if found.iter().all(|(_, known)| *known != dict.as_ptr()) {
-            found.push(("globals".to_owned(), dict.as_ptr()));
+    for (index, dict) in given.iter().enumerate() {
+        let repeated = given[..index].iter().any(|earlier| earlier.is(dict));
+        if !known[index] && !repeated {
+            visit("globals", dict.as_ptr());
         }
     }
+}
+
+/// The namespaces to look at, in order.
+fn namespaces(modules: &Bound<'_, PyDict>, given: &[Bound<'_, PyDict>]) -> Vec<(String, *mut ffi::PyObject)> {
+    let mut found = Vec::with_capacity(modules.len() + given.len());
+    each_namespace(modules, given, |name, dict| found.push((name.to_owned(), dict)));
     found
+}
+
+/// The namespaces of the program's own modules. `judged` has what `judge` said of a name before: asking it takes
+/// Python code, which a name costs once.
+fn own_namespaces<'py>(
+    modules: &Bound<'py, PyDict>,
+    judged: &Bound<'py, PyDict>,
+    judge: &Bound<'py, PyAny>,
+) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    let py = modules.py();
+    let (mut own, mut unknown) = (Vec::new(), Vec::new());
+    // SAFETY: gives a borrowed reference to the constant, which lives for ever.
+    let yes = unsafe { ffi::Py_True() };
+    each_item(modules.as_ptr(), |name, module| {
+        let Some(dict) = namespace_of(module) else { return };
+        // SAFETY: wants a live dictionary and a live key: the callers' and one of `sys.modules`.
+        let known = unsafe { ffi::PyDict_GetItemWithError(judged.as_ptr(), name) };
+        if known.is_null() {
+            // SAFETY: drops the error of a key that cannot be hashed; wants the interpreter's lock, which is held.
+            unsafe { ffi::PyErr_Clear() };
+            unknown.push((owned(py, name), owned(py, module), owned(py, dict)));
+        } else if known == yes {
+            own.push(owned(py, dict));
+        }
+    });
+    for (name, module, dict) in unknown {
+        if judge.call1((name, module))?.is_truthy()? {
+            own.push(dict);
+        }
+    }
+    own.into_iter().map(|dict| Ok(dict.into_bound(py).cast_into::<PyDict>()?)).collect()
 }
 
 fn owned(py: Python<'_>, object: *mut ffi::PyObject) -> Py<PyAny> {
@@ -146,38 +225,120 @@ fn owned(py: Python<'_>, object: *mut ffi::PyObject) -> Py<PyAny> {
     object.unbind()
 }
 
+impl Table {
+    fn note(&mut self, name: &str, dict: *mut ffi::PyObject) {
+        let start = self.bindings.len();
+        let bindings = &mut self.bindings;
+        each_item(dict, |name, value| bindings.push(Binding { name: name as usize, value: value as usize }));
+        let length = self.bindings.len() - start;
+        self.spaces.push(Space { name: name.to_owned(), dict: dict as usize, start, length });
+    }
+
+    fn of(&self, space: &Space) -> &[Binding] {
+        &self.bindings[space.start..space.start + space.length]
+    }
+
+    /// Whether every namespace binds what it did. Their dictionaries must be alive: those of modules that are still the
+    /// same ones are, and the given ones are their callers'.
+    fn is_unchanged(&self) -> bool {
+        self.spaces
+            .iter()
+            .all(|space| has_items(std::ptr::with_exposed_provenance_mut(space.dict), self.of(space)))
+    }
+}
+
+impl Libraries {
+    fn note(now: &Now<'_, '_>, kept: &HashMap<usize, Py<PyDict>>) -> PyResult<Libraries> {
+        let mut table = Table::default();
+        each_namespace(now.modules, now.given, |name, dict| {
+            if !kept.contains_key(&(dict as usize)) {
+                table.note(name, dict);
+            }
+        });
+        Ok(Libraries {
+            table,
+            modules: items(now.modules.as_ptr()),
+            environ: items(now.environ.as_ptr()),
+            path: (0..now.path.len()).map(|index| entry(now.path, index)).collect(),
+            environ_copy: now.environ.copy()?.unbind(),
+            path_copy: now.path.get_slice(0, now.path.len()).unbind(),
+        })
+    }
+
+    /// Whether modules, paths and environment are those that were noted.
+    fn has_same_frame(
+        &self,
+        modules: &Bound<'_, PyDict>,
+        path: &Bound<'_, PyList>,
+        environ: &Bound<'_, PyDict>,
+    ) -> bool {
+        path.len() == self.path.len()
+            && self.path.iter().enumerate().all(|(index, address)| entry(path, index) == *address)
+            && has_items(modules.as_ptr(), &self.modules)
+            && has_items(environ.as_ptr(), &self.environ)
+    }
+
+    /// Whether noting now would note the same; writes nothing, and believes no address without looking.
+    fn is_current(&self, now: &Now<'_, '_>, kept: &HashMap<usize, Py<PyDict>>) -> bool {
+        if !self.has_same_frame(now.modules, now.path, now.environ) {
+            return false;
+        }
+        let (mut same, mut spaces) = (true, self.table.spaces.iter());
+        each_namespace(now.modules, now.given, |name, dict| {
+            if same && !kept.contains_key(&(dict as usize)) {
+                same = spaces.next().is_some_and(|space| {
+                    space.dict == dict as usize && space.name == name && has_items(dict, self.table.of(space))
+                });
+            }
+        });
+        same && spaces.next().is_none()
+    }
+}
+
 #[pymethods]
 impl Names {
-    /// Notes the bindings of all modules and of the given dictionaries; keeps the objects of `keep` alive.
+    /// Notes the bindings of all modules and of the given dictionaries; keeps the objects of the program's own modules
+    /// and of the given dictionaries alive. `judge` says of a module's name and the module whether it is the program's
+    /// own; `judged` has its answers so far.
     #[new]
     fn new(
         modules: &Bound<'_, PyDict>,
         given: Vec<Bound<'_, PyDict>>,
-        keep: Vec<Bound<'_, PyDict>>,
+        judged: &Bound<'_, PyDict>,
+        judge: &Bound<'_, PyAny>,
         path: &Bound<'_, PyList>,
         environ: &Bound<'_, PyDict>,
     ) -> PyResult<Names> {
-        let mut names = Names {
-            spaces: Vec::new(),
-            bindings: Vec::new(),
-            modules: items(modules.as_ptr()),
-            environ: items(environ.as_ptr()),
-            path: (0..path.len()).map(|index| entry(path, index)).collect(),
-            kept: HashMap::new(),
+        let mut kept = HashMap::new();
+        for dict in own_namespaces(modules, judged, judge)?.iter().chain(&given) {
+            kept.insert(dict.as_ptr() as usize, dict.copy()?.unbind());
+        }
+        let now = Now { modules, given: &given, path, environ };
+        let mut own = Table::default();
+        each_namespace(modules, &given, |name, dict| {
+            if kept.contains_key(&(dict as usize)) {
+                own.note(name, dict);
+            }
+        });
+        let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
+        let libraries = match latest.take() {
+            Some(libraries) if libraries.is_current(&now, &kept) => libraries,
+            _ => Arc::new(Libraries::note(&now, &kept)?),
         };
-        for (name, dict) in namespaces(modules, &given) {
-            let start = names.bindings.len();
-            let bindings = &mut names.bindings;
-            each_item(dict, |name, value| {
-                bindings.push(Binding { name: name as usize, value: value as usize })
-            });
-            let length = names.bindings.len() - start;
-            names.spaces.push(Space { name, dict: dict as usize, start, length });
-        }
-        for dict in keep.iter().chain(&given) {
-            names.kept.insert(dict.as_ptr() as usize, dict.copy()?.unbind());
-        }
-        Ok(names)
+        *latest = Some(Arc::clone(&libraries));
+        Ok(Names { libraries, own, kept })
+    }
+
+    /// The entries of `sys.path` as they were.
+    #[getter]
+    fn path(&self, py: Python<'_>) -> Py<PyList> {
+        self.libraries.path_copy.clone_ref(py)
+    }
+
+    /// The environment as it was.
+    #[getter]
+    fn environ(&self, py: Python<'_>) -> Py<PyDict> {
+        self.libraries.environ_copy.clone_ref(py)
     }
 
     /// Whether nothing at all is bound differently now; quick, and without a write that would copy a page.
@@ -187,16 +348,9 @@ impl Names {
         path: &Bound<'_, PyList>,
         environ: &Bound<'_, PyDict>,
     ) -> bool {
-        let same_path = path.len() == self.path.len()
-            && self.path.iter().enumerate().all(|(index, address)| entry(path, index) == *address);
-        same_path
-            && has_items(modules.as_ptr(), &self.modules)
-            && has_items(environ.as_ptr(), &self.environ)
-            && self.spaces.iter().all(|space| {
-                // The modules are the same ones, so their dictionaries are alive; the given ones are their callers'.
-                let dict: *mut ffi::PyObject = std::ptr::with_exposed_provenance_mut(space.dict);
-                has_items(dict, &self.bindings[space.start..space.start + space.length])
-            })
+        self.libraries.has_same_frame(modules, path, environ)
+            && self.own.is_unchanged()
+            && self.libraries.table.is_unchanged()
     }
 
     /// Compares with the bindings now.
@@ -207,13 +361,15 @@ impl Names {
         given: Vec<Bound<'_, PyDict>>,
     ) -> Vec<Row> {
         let mut rows = Vec::new();
-        let mut before: HashMap<&str, &Space> =
-            self.spaces.iter().map(|space| (space.name.as_str(), space)).collect();
+        let mut before: HashMap<&str, Place<'_>> =
+            self.places().map(|place| (place.space.name.as_str(), place)).collect();
         for (name, dict) in namespaces(modules, &given) {
             match before.remove(name.as_str()) {
                 None => rows.push(module_row(name, "created", py)),
-                Some(space) if space.dict != dict as usize => rows.push(module_row(name, "modified", py)),
-                Some(space) => self.compare_space(py, space, dict, &mut rows),
+                Some(place) if place.space.dict != dict as usize => {
+                    rows.push(module_row(name, "modified", py));
+                }
+                Some(place) => place.compare(py, dict, &mut rows),
             }
         }
         let mut gone: Vec<&str> = before.into_keys().collect();
@@ -224,7 +380,7 @@ impl Names {
 
     /// The addresses of the old name and value with that index.
     fn addresses(&self, index: usize) -> Option<(usize, usize)> {
-        self.bindings.get(index).map(|binding| (binding.name, binding.value))
+        self.binding(index).map(|(_, binding)| (binding.name, binding.value))
     }
 
     /// The old name and value with that index, if they live for certain: they are kept, or bound like that now, as
@@ -236,13 +392,13 @@ impl Names {
         modules: &Bound<'_, PyDict>,
         given: Vec<Bound<'_, PyDict>>,
     ) -> Option<(Py<PyAny>, Py<PyAny>)> {
-        let (binding, space) = (self.bindings.get(index)?, self.space_of(index)?);
+        let (space, binding) = self.binding(index)?;
         // Making the copy can run the collector, whose callbacks can rebind names: believe what is in it, no more.
-        let mut lives = self.kept.get(&space.dict).is_some_and(|copy| has_item(copy.as_ptr(), binding));
+        let mut lives = self.kept.get(&space.dict).is_some_and(|copy| has_item(copy.as_ptr(), &binding));
         if !lives {
             let namespaces = namespaces(modules, &given);
             let (_, dict) = namespaces.iter().find(|(_, dict)| *dict as usize == space.dict)?;
-            lives = has_item(*dict, binding);
+            lives = has_item(*dict, &binding);
         }
         let object = |address: usize| owned(py, std::ptr::with_exposed_provenance_mut(address));
         lives.then(|| (object(binding.name), object(binding.value)))
@@ -250,7 +406,7 @@ impl Names {
 
     /// How many names were noted.
     fn __len__(&self) -> usize {
-        self.bindings.len()
+        self.libraries.table.bindings.len() + self.own.bindings.len()
     }
 }
 
@@ -259,13 +415,33 @@ fn module_row(name: String, kind: &'static str, py: Python<'_>) -> Row {
     ("sys.modules".to_owned(), kind, -1, Some(name), None)
 }
 
+/// A namespace with its old bindings, and the index of the first of them.
+struct Place<'a> {
+    space: &'a Space,
+    old: &'a [Binding],
+    first: usize,
+}
+
 impl Names {
-    fn space_of(&self, index: usize) -> Option<&Space> {
-        self.spaces.iter().find(|space| (space.start..space.start + space.length).contains(&index))
+    fn places(&self) -> impl Iterator<Item = Place<'_>> {
+        let libraries = &self.libraries.table;
+        [(libraries, 0), (&self.own, libraries.bindings.len())].into_iter().flat_map(|(table, offset)| {
+            table.spaces.iter().map(move |space| Place {
+                space,
+                old: table.of(space),
+                first: offset + space.start,
+            })
+        })
     }
 
-    fn compare_space(&self, py: Python<'_>, space: &Space, dict: *mut ffi::PyObject, rows: &mut Vec<Row>) {
-        let old = &self.bindings[space.start..space.start + space.length];
+    fn binding(&self, index: usize) -> Option<(&Space, Binding)> {
+        self.places().find_map(|place| Some((place.space, *place.old.get(index.checked_sub(place.first)?)?)))
+    }
+}
+
+impl Place<'_> {
+    fn compare(&self, py: Python<'_>, dict: *mut ffi::PyObject, rows: &mut Vec<Row>) {
+        let (space, old) = (self.space, self.old);
         if has_items(dict, old) {
             return;
         }
@@ -275,7 +451,7 @@ impl Names {
         each_item(dict, |name, value| match before.remove(&(name as usize)) {
             Some((_, known)) if known == value as usize => {}
             Some((index, _)) => {
-                let index = (space.start + index) as isize;
+                let index = (self.first + index) as isize;
                 let (name, value) = (owned(py, name), owned(py, value));
                 rows.push((space.name.clone(), "modified", index, Some(name), Some(value)));
             }
@@ -287,7 +463,7 @@ impl Names {
         let mut gone: Vec<usize> = before.into_values().map(|(index, _)| index).collect();
         gone.sort_unstable();
         for index in gone {
-            rows.push((space.name.clone(), "deleted", (space.start + index) as isize, None, None));
+            rows.push((space.name.clone(), "deleted", (self.first + index) as isize, None, None));
         }
     }
 }

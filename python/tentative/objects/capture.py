@@ -3,6 +3,7 @@
 It costs some nanoseconds a name, for addresses are noted without touching the objects. Strong references would cost
 a copied page each (measured: 1.5 ms before and 4 ms in the branch, at 11,000 names); they are taken for the program's
 own modules and the given globals only, where small values are rebound again and again and an address says little.
+Even walking through ``sys.modules`` in Python would write to a page for most of the modules (measured: 400 faults).
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from types import ModuleType
 from typing import Any
 
 from .. import _tentative
@@ -23,15 +23,14 @@ _own: dict[str, bool] = {}
 
 
 def _is_own(name: str, module: Any) -> bool:
-    known = _own.get(name)
-    if known is None:
-        top = name.partition(".")[0]
-        file = getattr(module, "__dict__", {}).get("__file__") or ""
-        foreign = top in sys.stdlib_module_names and name != "__main__"
-        known = not (
-            foreign or top in ("tentative", "cloudpickle") or any(part in file for part in _LIBRARIES)
-        )
-        _own[name] = known
+    """Judges a module once; what was said is asked no more."""
+    top = name.partition(".")[0]
+    file = getattr(module, "__dict__", {}).get("__file__") or ""
+    foreign = top in sys.stdlib_module_names and name != "__main__"
+    known = not (
+        foreign or top in ("tentative", "cloudpickle") or any(part in file for part in _LIBRARIES)
+    )
+    _own[name] = known
     return known
 
 
@@ -39,16 +38,8 @@ class Before:
     """The bindings as they were when it was made."""
 
     def __init__(self, spaces: Iterable[dict[str, Any]] = ()) -> None:
-        modules = sys.modules
         self.spaces = tuple(spaces)
-        kept = [
-            module.__dict__
-            for name, module in list(modules.items())
-            if _is_own(name, module) and isinstance(module, ModuleType)
-        ]
-        self.path = list(sys.path)
-        self.environ = environ().copy()
-        self.names = _tentative.Names(modules, self.spaces, kept, sys.path, environ())
+        self.names = _tentative.Names(sys.modules, self.spaces, _own, _is_own, sys.path, environ())
 
     def unchanged(self) -> bool:
         """Whether nothing at all is bound differently now."""

@@ -104,8 +104,8 @@ def find(before: Before) -> list[Found]:
         return []
     rows = before.names.compare(sys.modules, before.spaces)
     found = [_found(*row) for row in rows if not _is_noise(*row)]
-    found += _entries("sys.path", before.path, sys.path)
-    found += _environment(before.environ, environ())
+    found += _entries("sys.path", before.names.path, sys.path)
+    found += _environment(before.names.environ, environ())
     return found
 
 
