@@ -14,11 +14,14 @@ pub(crate) struct Committed {
     /// How long it ran, seconds.
     #[pyo3(get)]
     duration: f64,
+    /// The process that was the branch: its end is waited for when Python drops this.
+    _departed: transaction::Departed,
 }
 
 impl Committed {
     pub(crate) fn of(py: Python<'_>, committed: transaction::Committed) -> PyResult<Committed> {
         let report = Py::new(py, Report::of(committed.report))?;
-        Ok(Committed { report, duration: committed.duration.as_secs_f64() })
+        let duration = committed.duration.as_secs_f64();
+        Ok(Committed { report, duration, _departed: committed.departed })
     }
 }

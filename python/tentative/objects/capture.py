@@ -27,9 +27,7 @@ def _is_own(name: str, module: Any) -> bool:
     top = name.partition(".")[0]
     file = getattr(module, "__dict__", {}).get("__file__") or ""
     foreign = top in sys.stdlib_module_names and name != "__main__"
-    known = not (
-        foreign or top in ("tentative", "cloudpickle") or any(part in file for part in _LIBRARIES)
-    )
+    known = not (foreign or top in ("tentative", "cloudpickle") or any(part in file for part in _LIBRARIES))
     _own[name] = known
     return known
 

@@ -1,10 +1,10 @@
-//! The list of mappings in `/proc/PID/maps` (proc_pid_maps(5)), parsed without allocation.
+//! The list of mappings in `/proc/PID/maps` (proc_pid_maps(5)), asked for one by one or parsed, without allocation.
 //!
 //! Invariant: a list is complete or an error; it is never cut short.
 
 use rustix::io::Errno;
 
-use crate::raw;
+use crate::{memory::query, raw};
 
 /// What a mapping is, as far as a transplant has to know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,10 +42,6 @@ pub struct Vma {
     pub shared: bool,
     /// What it is.
     pub kind: Kind,
-    /// Where its path begins in the arena of paths.
-    pub path_at: u32,
-    /// Length of its path, bytes.
-    pub path_len: u16,
 }
 
 impl Vma {
@@ -77,48 +73,120 @@ impl Vma {
     }
 }
 
-/// Room for a list of mappings and for their paths.
+/// Room for a list of mappings.
 #[derive(Debug)]
 pub struct Table<'a> {
     /// Room for the mappings.
     pub vmas: &'a mut [Vma],
-    /// Room for the paths.
-    pub paths: &'a mut [u8],
-    /// Room for the text while it is read.
+    /// Room for the text where it has to be read.
     pub text: &'a mut [u8],
 }
 
 /// Reads the mappings of a process into a table; returns how many there are.
 ///
 /// # Errors
-/// `ENOMEM` when the table is too small, else what open(2) or read(2) said.
+/// `ENOMEM` when the table is too small, else what open(2), ioctl(2) or read(2) said.
 pub fn read(path_with_nul: &[u8], table: &mut Table<'_>) -> Result<usize, Errno> {
     let fd = raw::open(path_with_nul, libc::O_RDONLY | libc::O_CLOEXEC)?;
-    let result = read_open(fd, table);
+    let result = match query_all(fd, table.vmas) {
+        // Before 6.11.
+        Err(Errno::NOTTY) => read_text(fd, table),
+        other => other,
+    };
     let _nothing_to_do = raw::close(fd);
     result
 }
 
-fn read_open(fd: usize, table: &mut Table<'_>) -> Result<usize, Errno> {
-    let (mut count, mut arena, mut held) = (0, 0, 0);
+/// Reads the path of the file that is mapped at an address into `text`; returns its length.
+///
+/// # Errors
+/// `ENOENT` when nothing is mapped there, else what open(2), ioctl(2) or read(2) said.
+pub fn read_path(path_with_nul: &[u8], address: usize, text: &mut [u8]) -> Result<usize, Errno> {
+    let fd = raw::open(path_with_nul, libc::O_RDONLY | libc::O_CLOEXEC)?;
+    let result = match query::mapping(fd, address, 0, text) {
+        Err(Errno::NOTTY) => path_in_text(fd, address, text),
+        other => other.map(|(_, length)| length),
+    };
+    let _nothing_to_do = raw::close(fd);
+    result
+}
+
+fn query_all(fd: usize, vmas: &mut [Vma]) -> Result<usize, Errno> {
+    let (mut count, mut address) = (0, 0);
     loop {
-        let got = raw::read(fd, &mut table.text[held..])?;
+        let mapping = match query::mapping(fd, address, query::COVERING_OR_NEXT, &mut []) {
+            Ok((mapping, _)) => mapping,
+            Err(Errno::NOENT) => return Ok(count),
+            Err(errno) => return Err(errno),
+        };
+        let has = |flag: u64, bit: i32| i32::from(mapping.vma_flags & flag != 0) * bit;
+        let start = mapping.start as usize;
+        let mut name = [0; 64];
+        // Only what has no file has a name that says what it is, and a short one.
+        let length = if mapping.inode == 0 {
+            query::mapping(fd, start, 0, &mut name).map_or(0, |(_, length)| length)
+        } else {
+            0
+        };
+        *vmas.get_mut(count).ok_or(Errno::NOMEM)? = Vma {
+            start,
+            end: mapping.end as usize,
+            offset: mapping.offset,
+            device: u64::from(mapping.device[0]) << 32 | u64::from(mapping.device[1]),
+            inode: mapping.inode,
+            protection: has(query::READABLE, libc::PROT_READ)
+                | has(query::WRITABLE, libc::PROT_WRITE)
+                | has(query::EXECUTABLE, libc::PROT_EXEC),
+            shared: mapping.vma_flags & query::SHARED != 0,
+            kind: kind_of(&name[..length.min(name.len())], mapping.inode),
+        };
+        count += 1;
+        address = mapping.end as usize;
+    }
+}
+
+fn read_text(fd: usize, table: &mut Table<'_>) -> Result<usize, Errno> {
+    let mut count = 0;
+    each_line(fd, table.text, |vma, _| {
+        *table.vmas.get_mut(count).ok_or(Errno::NOMEM)? = vma;
+        count += 1;
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+fn path_in_text(fd: usize, address: usize, text: &mut [u8]) -> Result<usize, Errno> {
+    let mut lines = [0; 8192];
+    let mut found = Err(Errno::NOENT);
+    each_line(fd, &mut lines, |vma, path| {
+        if vma.start <= address && address < vma.end {
+            text.get_mut(..path.len()).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(path);
+            found = Ok(path.len());
+        }
+        Ok(())
+    })?;
+    found
+}
+
+fn each_line(
+    fd: usize,
+    text: &mut [u8],
+    mut each: impl FnMut(Vma, &[u8]) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    let mut held = 0;
+    loop {
+        let got = raw::read(fd, &mut text[held..])?;
         if got == 0 {
-            return if held == 0 { Ok(count) } else { Err(Errno::NOMEM) };
+            return if held == 0 { Ok(()) } else { Err(Errno::NOMEM) };
         }
         held += got;
         let mut done = 0;
-        while let Some(length) = table.text[done..held].iter().position(|byte| *byte == b'\n') {
-            let (mut vma, path) = parse_line(&table.text[done..done + length]).ok_or(Errno::PROTO)?;
-            vma.path_at = arena as u32;
-            vma.path_len = path.len() as u16;
-            table.paths.get_mut(arena..arena + path.len()).ok_or(Errno::NOMEM)?.copy_from_slice(path);
-            arena += path.len();
-            *table.vmas.get_mut(count).ok_or(Errno::NOMEM)? = vma;
-            count += 1;
+        while let Some(length) = text[done..held].iter().position(|byte| *byte == b'\n') {
+            let (vma, path) = parse_line(&text[done..done + length]).ok_or(Errno::PROTO)?;
+            each(vma, path)?;
             done += length + 1;
         }
-        table.text.copy_within(done..held, 0);
+        text.copy_within(done..held, 0);
         held -= done;
     }
 }
@@ -191,9 +259,8 @@ mod tests {
 
     #[test]
     fn agrees_with_procfs() {
-        let (mut vmas, mut paths, mut text) =
-            (vec![Vma::default(); 5000], vec![0; 1 << 20], vec![0; 1 << 16]);
-        let mut table = Table { vmas: &mut vmas, paths: &mut paths, text: &mut text };
+        let (mut vmas, mut text) = (vec![Vma::default(); 5000], vec![0; 1 << 16]);
+        let mut table = Table { vmas: &mut vmas, text: &mut text };
         let count = read(b"/proc/self/maps\0", &mut table).unwrap();
         let oracle = procfs::process::Process::myself().unwrap().maps().unwrap();
         // The heap may have grown between the two reads, file mappings have not.
@@ -210,6 +277,40 @@ mod tests {
     }
 
     #[test]
+    fn the_text_says_what_the_kernel_answers() {
+        let fd = raw::open(b"/proc/self/maps\0", libc::O_RDONLY).unwrap();
+        let mut asked = vec![Vma::default(); 5000];
+        let Ok(asked_count) = query_all(fd, &mut asked) else { return };
+        let (mut vmas, mut text) = (vec![Vma::default(); 5000], vec![0; 1 << 16]);
+        let count = read_text(fd, &mut Table { vmas: &mut vmas, text: &mut text }).unwrap();
+        raw::close(fd).unwrap();
+        let of_files = |vmas: &[Vma]| -> Vec<String> {
+            vmas.iter()
+                .filter(|vma| vma.kind != Kind::Anonymous && vma.start >> 63 == 0)
+                .map(|vma| format!("{vma:?}"))
+                .collect()
+        };
+        // Other tests' threads map memory and grow the heap meanwhile; a file's mapping stays.
+        let without_heap = |list: Vec<String>| -> Vec<String> {
+            list.into_iter().filter(|vma| !vma.contains("Heap") && !vma.contains("Stack")).collect()
+        };
+        assert_eq!(without_heap(of_files(&asked[..asked_count])), without_heap(of_files(&vmas[..count])),);
+    }
+
+    #[test]
+    fn paths_are_found_by_address() {
+        let address = paths_are_found_by_address as *const () as usize;
+        let (mut one, mut other) = ([0; 4096], [0; 4096]);
+        let length = read_path(b"/proc/self/maps\0", address, &mut one).unwrap();
+        let fd = raw::open(b"/proc/self/maps\0", libc::O_RDONLY).unwrap();
+        let again = path_in_text(fd, address, &mut other).unwrap();
+        raw::close(fd).unwrap();
+        assert_eq!(one[..length], other[..again]);
+        let me = std::env::current_exe().unwrap();
+        assert_eq!(&one[..length], std::os::unix::ffi::OsStrExt::as_bytes(me.as_os_str()));
+    }
+
+    #[test]
     fn parses_odd_paths() {
         let line = b"7f00-7f01 rw-s 00001000 08:01 77                         /a b (deleted)";
         let (vma, path) = parse_line(line).unwrap();
@@ -219,8 +320,8 @@ mod tests {
 
     #[test]
     fn a_table_that_is_too_small_is_an_error() {
-        let (mut vmas, mut paths, mut text) = ([Vma::default(); 2], [0; 4096], [0; 4096]);
-        let mut table = Table { vmas: &mut vmas, paths: &mut paths, text: &mut text };
+        let (mut vmas, mut text) = ([Vma::default(); 2], [0; 4096]);
+        let mut table = Table { vmas: &mut vmas, text: &mut text };
         assert_eq!(read(b"/proc/self/maps\0", &mut table), Err(Errno::NOMEM));
     }
 }

@@ -6,6 +6,7 @@
 pub mod maps;
 pub(crate) mod marks;
 pub(crate) mod pages;
+pub(crate) mod query;
 
 /// Bytes of a page; every supported kernel configuration uses 4 KiB.
 pub const PAGE: usize = 4096;

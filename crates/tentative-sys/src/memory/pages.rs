@@ -75,6 +75,15 @@ pub(crate) enum Act {
 
 /// Compares the entries of one page that both processes map from the same backing.
 pub(crate) fn compare(origin: Entry, branch: Entry, means: Means) -> Act {
+    // Most pages, when frames are seen: all of both entries is the same.
+    if matches!(means, Means::Frames)
+        && origin.0 == branch.0
+        && branch.present()
+        && branch.frame() != 0
+        && !branch.guard()
+    {
+        return Act::Keep;
+    }
     if branch.guard() {
         return if origin.guard() { Act::Keep } else { Act::Guard };
     }

@@ -280,12 +280,16 @@ pub(crate) fn info(pid: i32, number: i32) -> Result<(i32, i64), Errno> {
     Ok((flags as i32, position))
 }
 
-/// Status flags (`O_CLOEXEC` included) and offset of one of this process's descriptors.
+/// Status flags (`O_CLOEXEC` included) and offset of one of this process's descriptors; 0 where there is no offset.
 ///
 /// # Errors
-/// What reading its `fdinfo` said.
+/// What fcntl(2) said.
 pub fn flags_and_offset(number: i32) -> Result<(i32, i64), Errno> {
-    info(raw::getpid()? as i32, number)
+    let fd = number as usize;
+    let status = raw::fcntl(fd, libc::F_GETFL as usize, 0)? as i32;
+    let closes = raw::fcntl(fd, libc::F_GETFD as usize, 0)? as i32 & libc::FD_CLOEXEC != 0;
+    let offset = raw::lseek(fd, 0, libc::SEEK_CUR as usize).unwrap_or(0);
+    Ok((if closes { status | libc::O_CLOEXEC } else { status }, offset as i64))
 }
 
 /// What one of this process's descriptors is like now.

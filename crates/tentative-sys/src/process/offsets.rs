@@ -4,33 +4,25 @@
 //! offset as well. The output streams are the exception: what was written there is shown and stays, so the next output
 //! comes after it.
 
-use crate::{
-    process::descriptors::{each_descriptor, same_open_file},
-    raw,
-};
+use crate::{process::descriptors::same_open_file, raw};
 
 /// Offsets and status flags of the seekable descriptors of this process.
 #[derive(Debug, Default)]
 pub struct Offsets(Vec<(i32, Option<usize>, usize)>);
 
 impl Offsets {
-    /// Reads them; what cannot be read has no offset.
+    /// Reads those of some descriptors; what cannot be read has no offset.
     #[must_use]
-    pub fn capture() -> Offsets {
-        let mut kept = Vec::new();
-        let seekable = |number: i32| raw::lseek(number as usize, 0, libc::SEEK_CUR as usize).is_ok();
-        let shown: Vec<i32> = [1, 2].into_iter().filter(|stream| seekable(*stream)).collect();
-        let _a_partial_list_is_of_use = each_descriptor(|number| {
-            let fd = number as usize;
-            if let (Ok(offset), Ok(flags)) =
-                (raw::lseek(fd, 0, libc::SEEK_CUR as usize), raw::fcntl(fd, libc::F_GETFL as usize, 0))
-            {
-                let is_shown = shown.iter().any(|stream| same_open_file(*stream, number));
-                kept.push((number, (!is_shown).then_some(offset), flags));
-            }
-            Ok(())
-        });
-        Offsets(kept)
+    pub fn capture(numbers: impl Iterator<Item = i32>) -> Offsets {
+        let offset_of = |number: i32| raw::lseek(number as usize, 0, libc::SEEK_CUR as usize).ok();
+        let shown: Vec<i32> = [1, 2].into_iter().filter(|stream| offset_of(*stream).is_some()).collect();
+        let of = |number: i32| {
+            let offset = offset_of(number)?;
+            let flags = raw::fcntl(number as usize, libc::F_GETFL as usize, 0).ok()?;
+            let is_shown = shown.iter().any(|stream| same_open_file(*stream, number));
+            Some((number, (!is_shown).then_some(offset), flags))
+        };
+        Offsets(numbers.filter_map(of).collect())
     }
 
     /// Puts them back.

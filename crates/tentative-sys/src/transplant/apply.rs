@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::{
     Entry,
     begin::entry_of,
-    control::{Control, MAX_VMAS, Refusal, Step, WORDS, arrival},
+    control::{Control, Filing, MAX_VMAS, Refusal, Step, WORDS, arrival},
     copies, descriptors, stage,
     stage::EditKind,
     talk::{self, Message, op},
@@ -39,31 +39,65 @@ pub(super) fn commit(control: &mut Control) {
     }
 }
 
+/// Memory is staged while the monitor stages the files. Descriptors come after that: reserving room in a deleted file
+/// changes it, which must not look like a change by others.
 fn stage_all(control: &mut Control) -> Result<(), Refusal> {
     crash::point("stage.begin");
     check_branch(control)?;
+    control.origin.filing = Filing::Idle;
     if let Some(entry) = entry_of(control) {
-        ask_monitor(control, entry, op::STAGE)?;
+        talk::send(entry.monitor, &Message::of(op::STAGE), None).map_err(lost)?;
+        control.origin.filing = Filing::Asked;
     }
     crash::point("stage.files");
-    stage::memory(control)?;
+    let staged = stage::memory(control);
+    // Its refusal says more, and its answer has to be read in any case.
+    files_staged(control)?;
+    staged?;
     descriptors::stage(control)?;
     crash::point("stage.ready");
-    if let Some(entry) = entry_of(control) {
-        publish(control, entry)?;
+    match entry_of(control) {
+        // The commit point is the journal's record.
+        Some(entry) if control.origin.filing == Filing::Staged => publish(control, entry),
+        // It is the return of this function: from there on the origin goes over.
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+fn lost(errno: Errno) -> Refusal {
+    Refusal { step: Step::Monitor, errno: errno.raw_os_error(), subject: 0 }
+}
+
+/// Waits until the monitor has staged the files, once.
+fn files_staged(control: &mut Control) -> Result<(), Refusal> {
+    if let Some(entry) = entry_of(control)
+        && control.origin.filing == Filing::Asked
+    {
+        match answer(control, entry) {
+            Ok(untouched) => {
+                control.origin.filing = if untouched == 1 { Filing::Untouched } else { Filing::Staged };
+            }
+            Err(refusal) => {
+                control.origin.filing = Filing::Refused;
+                control.origin.filing_refusal = refusal;
+            }
+        }
+    }
+    if control.origin.filing == Filing::Refused { Err(control.origin.filing_refusal) } else { Ok(()) }
 }
 
 /// The commit point. A monitor that dies here may have passed it: the journal tells.
 fn publish(control: &mut Control, entry: &Entry<'_>) -> Result<(), Refusal> {
-    match ask_monitor(control, entry, op::PUBLISH) {
+    let published = talk::send(entry.monitor, &Message::of(op::PUBLISH), None)
+        .map_err(lost)
+        .and_then(|()| answer(control, entry));
+    match published {
         Err(refusal) if control.origin.reply.words_len == 0 && was_committed(entry.journal) => {
             debug_assert!(refusal.step == Step::Monitor);
             control.origin.reply.refusal = Refusal::default();
             Ok(())
         }
-        other => other,
+        other => other.map(drop),
     }
 }
 
@@ -79,13 +113,11 @@ fn was_committed(path: &[u8]) -> bool {
     tail[..got].windows(record.len()).any(|window| window == record)
 }
 
-/// Sends a message and waits for the answer; a refusal's words go to the branch.
-fn ask_monitor(control: &mut Control, entry: &Entry<'_>, operation: u32) -> Result<(), Refusal> {
-    let lost = |errno: Errno| Refusal { step: Step::Monitor, errno: errno.raw_os_error(), subject: 0 };
-    talk::send(entry.monitor, &Message::of(operation), None).map_err(lost)?;
+/// Waits for an answer and returns its number; a refusal's words go to the branch.
+fn answer(control: &mut Control, entry: &Entry<'_>) -> Result<i64, Refusal> {
     let (answer, _) = talk::receive(entry.monitor).map_err(lost)?;
     if answer.op == op::DONE {
-        return Ok(());
+        return Ok(answer.a);
     }
     let length = answer.words().len().min(WORDS);
     control.origin.reply.words[..length].copy_from_slice(answer.words());
@@ -94,7 +126,13 @@ fn ask_monitor(control: &mut Control, entry: &Entry<'_>, operation: u32) -> Resu
 }
 
 /// Opens a path as it will be after the commit, through the monitor.
-pub(super) fn open_committed(entry: &Entry<'_>, path: &[u8], flags: i32) -> Result<usize, Errno> {
+pub(super) fn open_committed(
+    control: &mut Control,
+    entry: &Entry<'_>,
+    path: &[u8],
+    flags: i32,
+) -> Result<usize, Errno> {
+    files_staged(control).map_err(|_| Errno::CANCELED)?;
     talk::send(entry.monitor, &Message::with_words(op::OPEN, i64::from(flags), path), None)?;
     let (answer, fd) = talk::receive(entry.monitor)?;
     match fd {
@@ -147,10 +185,9 @@ fn go_over(control: &mut Control) -> ! {
     crash::point("apply.begin");
     // First: pages that only the origin maps any more are cheaper to write.
     let _already_gone = raw::kill(control.origin.branch as usize, libc::SIGKILL as usize);
-    // The entry lies in memory that becomes the branch's, where `begin` has returned long ago.
-    let monitor = entry_of(control).map(|entry| entry.monitor);
-    if let Some(monitor) = monitor {
-        let _recover_does_it_otherwise = talk::send(monitor, &Message::of(op::APPLY), None);
+    if let Some(entry) = entry_of(control) {
+        // Its answer, with what it found, is read when the origin may allocate again.
+        let _recover_does_it_otherwise = talk::send(entry.monitor, &Message::of(op::APPLY), None);
     }
     apply_edits(control, &[EditKind::Unmap, EditKind::Move, EditKind::Drop, EditKind::Unguard]);
     crash::point("apply.mapped");
@@ -167,10 +204,10 @@ fn go_over(control: &mut Control) -> ! {
         give_up(b"a deleted file");
     }
     crash::point("apply.state");
-    wait::reap(control.origin.branch);
-    control.origin.branch = 0;
-    if let Some(monitor) = monitor {
-        let _recover_does_it_otherwise = talk::receive(monitor);
+    if control.origin.filing == Filing::Staged {
+        // The sandbox cannot go before the branch is reaped, and the files are put in place when it is gone.
+        wait::reap(control.origin.branch);
+        control.origin.branch = 0;
     }
     if control.origin.directory >= 0 {
         let _staged = raw::fchdir(control.origin.directory as usize);

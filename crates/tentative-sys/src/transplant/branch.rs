@@ -145,8 +145,16 @@ fn fail(control: &mut Control, index: usize, errno: Errno) -> ! {
 
 /// Stops the whole process; the origin waits for that.
 fn stop() {
-    let pid = raw::getpid().unwrap_or(0);
-    let _cannot_fail = raw::kill(pid, libc::SIGSTOP as usize);
+    signal_self(libc::SIGSTOP as usize);
+}
+
+/// Signals this process, by the name that a task has for itself where the kernel knows one (6.14): the filter lets
+/// that call through, while kill(2) goes to the monitor and back first (measured: 0.14 ms).
+fn signal_self(signal: usize) {
+    const PIDFD_SELF_THREAD: isize = -10_000;
+    if raw::pidfd_send_signal(PIDFD_SELF_THREAD as usize, signal, 0, 0).is_err() {
+        let _cannot_fail = raw::kill(raw::getpid().unwrap_or(0), signal);
+    }
 }
 
 /// Limits what the branch may add to the address space it starts with.
@@ -181,7 +189,7 @@ fn arm(control: &mut Control) {
     let Ok(pagemap) = raw::open(b"/proc/self/pagemap\0", libc::O_RDONLY | libc::O_CLOEXEC) else { return };
     let start = Area::start(control);
     let own = &mut control.own_vmas;
-    let mut table = Table { vmas: own, paths: &mut control.own_paths, text: &mut control.text };
+    let mut table = Table { vmas: own, text: &mut control.text };
     if let Ok(count) = maps::read(b"/proc/self/maps\0", &mut table) {
         for vma in &control.own_vmas[..count] {
             if marks::watches(vma) && (vma.end <= start || vma.start >= start + SIZE) {
@@ -265,7 +273,7 @@ fn end_by_signal() {
     let signal = super::ROLLBACK_SIGNAL as usize;
     set_action(signal, &Action::default());
     set_mask(!(1 << (signal - 1)));
-    let _cannot_fail = raw::kill(raw::getpid().unwrap_or(0), signal);
+    signal_self(signal);
 }
 
 /// Asks for the rollback and is ended.

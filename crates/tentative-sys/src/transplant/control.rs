@@ -23,7 +23,6 @@ use crate::{
 
 /// As many mappings as the kernel's default limit (vm.max_map_count) allows.
 pub(crate) const MAX_VMAS: usize = 65_536;
-const PATHS: usize = 4 << 20;
 const TEXT: usize = 64 << 10;
 /// Pages of one read of a page map.
 pub(crate) const ENTRIES: usize = 4096;
@@ -202,6 +201,23 @@ pub(crate) struct Plan {
     pub(crate) before: ThreadState,
 }
 
+/// How far the monitor is with the files of a commit.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Filing {
+    /// There is no monitor, or it was not asked yet.
+    #[default]
+    Idle,
+    /// It was asked to stage; its answer has not been read.
+    Asked,
+    /// Staged, and its commit record is the commit point.
+    Staged,
+    /// No file was touched: nothing is to be published.
+    Untouched,
+    /// It refused, or is gone.
+    Refused,
+}
+
 /// What the origin alone uses.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -218,12 +234,16 @@ pub(crate) struct Origin {
     pub(crate) started_ms: u64,
     /// Origin code ran between freeze and commit: marks prove nothing any more.
     pub(crate) ran: bool,
+    pub(crate) filing: Filing,
+    pub(crate) filing_refusal: Refusal,
     pub(crate) request: Request,
     pub(crate) reply: Reply,
     pub(crate) ending: Ending,
     pub(crate) payload: usize,
     pub(crate) payload_len: usize,
     pub(crate) resumption: Context,
+    /// Addresses between which the tables of entries hold both page maps.
+    pub(crate) window: [usize; 2],
     pub(crate) own_count: usize,
     pub(crate) branch_count: usize,
     pub(crate) run_count: usize,
@@ -258,8 +278,6 @@ pub(crate) struct Control {
     pub(crate) text: [u8; TEXT],
     pub(crate) own_vmas: [Vma; MAX_VMAS],
     pub(crate) branch_vmas: [Vma; MAX_VMAS],
-    pub(crate) own_paths: [u8; PATHS],
-    pub(crate) branch_paths: [u8; PATHS],
     pub(crate) edits: [Edit; MAX_EDITS],
     pub(crate) runs: [Run; MAX_RUNS],
     pub(crate) fds: [FdOp; MAX_FDS],

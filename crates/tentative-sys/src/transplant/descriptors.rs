@@ -32,18 +32,15 @@ pub(super) fn stage(control: &mut Control) -> Result<(), Refusal> {
     let mut path = [0; 64];
     let branch_fds = proc_path(&mut path, b"/proc/", branch, b"/fd");
     let mut highest = 0;
-    let mut note = |number: i32| {
+    fds::each_number(branch_fds, |number| {
         highest = highest.max(number);
-        Ok(())
-    };
-    fds::each_descriptor(&mut note).map_err(failed(-1))?;
-    fds::each_number(branch_fds, &mut note).map_err(failed(-1))?;
-    control.origin.fd_base = highest as usize + 1;
-    let mut path = [0; 64];
-    let branch_fds = proc_path(&mut path, b"/proc/", branch, b"/fd");
-    fds::each_number(branch_fds, |number| push(control, FdOp { source: -2, ..FdOp::keep(number, false) }))
-        .map_err(failed(-1))?;
+        push(control, FdOp { source: -2, ..FdOp::keep(number, false) })
+    })
+    .map_err(failed(-1))?;
     let count = control.origin.fd_count;
+    // Before anything is fetched: what is open now is the program's, or known.
+    stage_closes(control, count, &mut highest).map_err(failed(-1))?;
+    control.origin.fd_base = highest as usize + 1;
     for index in 0..count {
         let number = control.fds[index].number;
         control.fds[index] = if is_ours(control, number) {
@@ -53,7 +50,6 @@ pub(super) fn stage(control: &mut Control) -> Result<(), Refusal> {
             fetch(control, number).map_err(failed(number))?
         };
     }
-    stage_closes(control, count).map_err(failed(-1))?;
     copies::stage(control)?;
     stage_directory(control)
 }
@@ -73,7 +69,7 @@ fn is_ours(control: &Control, number: i32) -> bool {
 }
 
 /// What the program had open and the branch has closed.
-fn stage_closes(control: &mut Control, kept: usize) -> Result<(), Errno> {
+fn stage_closes(control: &mut Control, kept: usize, highest: &mut i32) -> Result<(), Errno> {
     let origin = control.origin;
     let own = [
         origin.pidfd,
@@ -84,9 +80,9 @@ fn stage_closes(control: &mut Control, kept: usize) -> Result<(), Errno> {
         origin.directory,
     ];
     fds::each_descriptor(|number| {
-        let staged = number as usize >= origin.fd_base;
+        *highest = number.max(*highest);
         let known = control.fds[..kept].iter().any(|operation| operation.number == number);
-        if staged || known || own.contains(&number) || is_ours(control, number) {
+        if known || own.contains(&number) || is_ours(control, number) {
             return Ok(());
         }
         push(control, FdOp { source: -1, ..FdOp::keep(number, false) })
@@ -157,13 +153,19 @@ fn inherited(control: &Control, entry: &Entry<'_>, number: i32) -> Option<(Inher
 }
 
 /// A descriptor on the committed inode of a path that the branch has open; none for an unlinked file.
-fn reopened(control: &Control, entry: &Entry<'_>, number: i32, flags: i32) -> Result<Option<usize>, Errno> {
+fn reopened(
+    control: &mut Control,
+    entry: &Entry<'_>,
+    number: i32,
+    flags: i32,
+) -> Result<Option<usize>, Errno> {
     let mut path = [0u8; 2048];
     let length = link(control.origin.branch, b"/fd/", Some(number), &mut path)?;
     if path[..length].ends_with(DELETED) {
         return Ok(None);
     }
-    apply::open_committed(entry, &path[..length], flags_to_reopen(flags) | libc::O_CLOEXEC).map(Some)
+    let flags = flags_to_reopen(flags) | libc::O_CLOEXEC;
+    apply::open_committed(control, entry, &path[..length], flags).map(Some)
 }
 
 /// Whether the branch has deleted the file that it has at a number.
@@ -210,7 +212,7 @@ fn stage_directory(control: &mut Control) -> Result<(), Refusal> {
             if own[..own_length] == path[..length] {
                 return Ok(());
             }
-            apply::open_committed(entry, &path[..length], flags).map_err(refuse)?
+            apply::open_committed(control, entry, &path[..length], flags).map_err(refuse)?
         }
         None => {
             let mut path = [0; 64];

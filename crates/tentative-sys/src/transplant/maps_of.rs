@@ -2,33 +2,10 @@
 
 use rustix::io::Errno;
 
-use crate::{memory::PAGE, memory::pages::Entry, raw};
-
-const PROCMAP_QUERY: usize = 0xc068_6611;
-const WRITABLE: u64 = 0x02;
-const SHARED: u64 = 0x08;
-const COVERING_OR_NEXT: u64 = 0x10;
-
-/// `struct procmap_query` (linux/fs.h, 6.11).
-#[repr(C)]
-#[derive(Default)]
-struct Query {
-    size: u64,
-    flags: u64,
-    address: u64,
-    start: u64,
-    end: u64,
-    vma_flags: u64,
-    page_size: u64,
-    offset: u64,
-    inode: u64,
-    device: [u32; 2],
-    name_sizes: [u32; 2],
-    name_address: u64,
-    build_id_address: u64,
-}
-
-const _: () = assert!(size_of::<Query>() == 104);
+use crate::{
+    memory::{PAGE, pages::Entry, query},
+    raw,
+};
 
 /// The first mapping that is shared and writable: a pathway that a clone does not close.
 ///
@@ -36,17 +13,11 @@ const _: () = assert!(size_of::<Query>() == 104);
 /// What reading the mappings said.
 pub(super) fn first_writable_shared() -> Result<Option<usize>, Errno> {
     let fd = raw::open(b"/proc/self/maps\0", libc::O_RDONLY | libc::O_CLOEXEC)?;
-    let mut query = Query {
-        size: size_of::<Query>() as u64,
-        flags: WRITABLE | SHARED | COVERING_OR_NEXT,
-        ..Query::default()
-    };
-    let pointer = (&raw mut query) as usize;
-    // SAFETY: the request reads and writes one structure of the asserted size.
-    let answer = unsafe { raw::syscall(libc::SYS_ioctl, [fd, PROCMAP_QUERY, pointer, 0, 0, 0]) };
+    let flags = query::WRITABLE | query::SHARED | query::COVERING_OR_NEXT;
+    let answer = query::mapping(fd, 0, flags, &mut []);
     let _nothing_to_do = raw::close(fd);
     match answer {
-        Ok(_) => Ok(Some(query.start as usize)),
+        Ok((mapping, _)) => Ok(Some(mapping.start as usize)),
         Err(Errno::NOENT) => Ok(None),
         // Before 6.11: read the list.
         Err(Errno::NOTTY) => first_in_list(),

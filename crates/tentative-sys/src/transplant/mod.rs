@@ -155,10 +155,25 @@ pub struct Ended {
 }
 
 /// What a commit did, seen in the origin after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Committed {
     /// What was transplanted.
     pub counts: Counts,
+    /// The process that was the branch, which is ending.
+    pub departed: Departed,
+}
+
+/// The process that was the branch and has been killed: the kernel takes its memory down while the origin goes on.
+/// Dropping this waits for its end and reaps it.
+#[derive(Debug)]
+pub struct Departed(i32);
+
+impl Drop for Departed {
+    fn drop(&mut self) {
+        if self.0 > 0 {
+            wait::reap(self.0);
+        }
+    }
 }
 
 /// A refused commit: the reason and the monitor's words, if any.
@@ -222,10 +237,11 @@ impl Branch {
         let stack = private_stack(&self.area);
         // SAFETY: resumed once: in the origin after the transplant, or in the branch after a refusal.
         let value = unsafe { arch::call_on_stack(context, stack, branch::freeze_for_commit, control.cast()) };
-        // SAFETY: in either process its own area holds the outcome.
-        let origin = unsafe { &(*control).origin };
         if value == arrival::COMMITTED {
-            return Ok(Committed { counts: origin.reply.counts });
+            // SAFETY: in the origin its own area holds the outcome, and nothing else refers to it.
+            let origin = unsafe { &mut (*control).origin };
+            let departed = Departed(core::mem::take(&mut origin.branch));
+            return Ok(Committed { counts: origin.reply.counts, departed });
         }
         // SAFETY: as above, the branch's copy, written by the origin before it let the branch go on.
         let reply = unsafe { (*control).reply };

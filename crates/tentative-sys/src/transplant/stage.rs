@@ -185,12 +185,11 @@ fn failed(step: Step, subject: usize) -> impl Fn(Errno) -> Failure {
 /// Reads both lists of mappings and opens both page maps.
 fn look(control: &mut Control) -> Result<(), Failure> {
     let refuse = failed(Step::ReadMaps, 0);
+    control.origin.window = [0; 2];
     let mut path = [0; 64];
-    let mut table =
-        Table { vmas: &mut control.own_vmas, paths: &mut control.own_paths, text: &mut control.text };
+    let mut table = Table { vmas: &mut control.own_vmas, text: &mut control.text };
     control.origin.own_count = maps::read(b"/proc/self/maps\0", &mut table).map_err(&refuse)?;
-    let mut table =
-        Table { vmas: &mut control.branch_vmas, paths: &mut control.branch_paths, text: &mut control.text };
+    let mut table = Table { vmas: &mut control.branch_vmas, text: &mut control.text };
     let branch_maps = proc_path(&mut path, b"/proc/", control.origin.branch, b"/maps");
     control.origin.branch_count = maps::read(branch_maps, &mut table).map_err(&refuse)?;
     let start = Area::start(control);
@@ -222,17 +221,46 @@ fn means(control: &Control) -> Means {
     }
 }
 
-/// Reads the page-map entries of both processes for at most [`ENTRIES`] pages.
-fn read_entries(control: &mut Control, start: usize, pages: usize) -> Result<(), Failure> {
-    let refuse = failed(Step::ReadMaps, start);
-    let (own, branch) = (control.origin.own_pagemap as usize, control.origin.branch_pagemap as usize);
-    for (fd, entries) in [(own, &mut control.entries_own), (branch, &mut control.entries_branch)] {
-        let got = raw::pread_words(fd, &mut entries[..pages], start / PAGE * 8).map_err(&refuse)?;
-        if got != pages * 8 {
-            return Err(refuse(Errno::IO));
+/// Mappings that lie no farther apart than this are read together.
+const NEAR: usize = 64 * PAGE;
+
+/// Sees to it that the entries of both processes are there for the pages at an address. Returns where in the tables
+/// they begin and how many of the wanted pages they hold, at least one.
+///
+/// One read takes in the mappings behind it as well: most are small, and each read has its price.
+fn read_entries(control: &mut Control, start: usize, end: usize) -> Result<(usize, usize), Failure> {
+    let window = control.origin.window;
+    if start < window[0] || start >= window[1] {
+        let to = window_end(control, start, end);
+        control.origin.window = [0; 2];
+        let refuse = failed(Step::ReadMaps, start);
+        let (own, branch) = (control.origin.own_pagemap as usize, control.origin.branch_pagemap as usize);
+        let pages = (to - start) / PAGE;
+        for (fd, entries) in [(own, &mut control.entries_own), (branch, &mut control.entries_branch)] {
+            let got = raw::pread_words(fd, &mut entries[..pages], start / PAGE * 8).map_err(&refuse)?;
+            if got != pages * 8 {
+                return Err(refuse(Errno::IO));
+            }
         }
+        control.origin.window = [start, to];
     }
-    Ok(())
+    let window = control.origin.window;
+    Ok(((start - window[0]) / PAGE, (end.min(window[1]) - start) / PAGE))
+}
+
+/// Where a read of entries that begins at an address ends: behind the mappings that are near.
+fn window_end(control: &Control, start: usize, end: usize) -> usize {
+    let limit = start + ENTRIES * PAGE;
+    let vmas = &control.branch_vmas[..control.origin.branch_count];
+    let first = vmas.partition_point(|vma| vma.end <= start);
+    let mut to = end.min(limit);
+    for vma in vmas[first..].iter().filter(|vma| !vma.shared && vma.kind != Kind::Kernel) {
+        if to >= limit || vma.start > to + NEAR {
+            break;
+        }
+        to = to.max(vma.end.min(limit));
+    }
+    to
 }
 
 /// Calls `each` with every stretch of equal acts in a range that both processes map alike.
@@ -244,15 +272,16 @@ fn each_act(
     let means = means(control);
     let mut at = start;
     while at < end {
-        let pages = ((end - at) / PAGE).min(ENTRIES);
-        read_entries(control, at, pages)?;
+        let (offset, pages) = read_entries(control, at, end)?;
         let act_of = |control: &Control, page: usize| {
-            compare(Entry(control.entries_own[page]), Entry(control.entries_branch[page]), means)
+            let (own, branch) = (control.entries_own[offset + page], control.entries_branch[offset + page]);
+            compare(Entry(own), Entry(branch), means)
         };
         let mut page = 0;
         while page < pages {
             let act = act_of(control, page);
             let first = page;
+            page += 1;
             while page < pages && act_of(control, page) == act {
                 page += 1;
             }
@@ -273,14 +302,13 @@ fn each_new(
 ) -> Result<(), Failure> {
     let mut at = start;
     while at < end {
-        let pages = ((end - at) / PAGE).min(ENTRIES);
-        read_entries(control, at, pages)?;
+        let (offset, pages) = read_entries(control, at, end)?;
+        let wanted = |control: &Control, page: usize| Entry(control.entries_branch[offset + page]).private();
         let mut page = 0;
         while page < pages {
-            let wanted = |control: &Control, page: usize| Entry(control.entries_branch[page]).private();
             let first = page;
-            if !wanted(control, page) {
-                page += 1;
+            page += 1;
+            if !wanted(control, first) {
                 continue;
             }
             while page < pages && wanted(control, page) {
@@ -515,7 +543,8 @@ fn make_mapping(
             let _own = raw::close(fd);
             return mapped.map(|_| false).map_err(refuse);
         }
-        let anonymous = path_of(control, branch).starts_with(b"/dev/zero");
+        let mut path = [0u8; 4096];
+        let anonymous = path_of(control, branch, &mut path).is_ok_and(|path| path.starts_with(b"/dev/zero"));
         if branch.shared && !anonymous {
             return Err(Refusal { step: Step::SharedMapping, errno: 0, subject: segment.start });
         }
@@ -527,24 +556,27 @@ fn make_mapping(
     Ok(branch.kind == Kind::File)
 }
 
-fn path_of<'a>(control: &'a Control, branch: &Vma) -> &'a [u8] {
-    &control.branch_paths[branch.path_at as usize..][..usize::from(branch.path_len)]
+fn path_of<'a>(control: &Control, branch: &Vma, text: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+    let mut path = [0; 64];
+    let maps = proc_path(&mut path, b"/proc/", control.origin.branch, b"/maps");
+    let length = maps::read_path(maps, branch.start, text)?;
+    text.get(..length).ok_or(Errno::NAMETOOLONG)
 }
 
 /// Opens the file of a mapping by its path, if that still names the same file.
-fn open_file(control: &Control, branch: &Vma) -> Result<usize, Errno> {
-    let path = path_of(control, branch);
+fn open_file(control: &mut Control, branch: &Vma) -> Result<usize, Errno> {
     let mut terminated = [0u8; 4097];
-    terminated.get_mut(..path.len()).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(path);
+    let length = path_of(control, branch, &mut terminated[..4096])?.len();
+    terminated[length] = 0;
     let wanted = if branch.shared && branch.protection & libc::PROT_WRITE != 0 {
         libc::O_RDWR
     } else {
         libc::O_RDONLY
     };
     if let Some(entry) = entry_of(control) {
-        return super::apply::open_committed(entry, path, wanted | libc::O_CLOEXEC);
+        return super::apply::open_committed(control, entry, &terminated[..length], wanted | libc::O_CLOEXEC);
     }
-    let fd = raw::open(&terminated[..=path.len()], wanted | libc::O_CLOEXEC | libc::O_NOCTTY)?;
+    let fd = raw::open(&terminated[..=length], wanted | libc::O_CLOEXEC | libc::O_NOCTTY)?;
     let (_, inode, _) = crate::process::descriptors::identity(fd)?;
     if inode == branch.inode {
         return Ok(fd);

@@ -18,7 +18,7 @@ pub mod op {
     pub const LISTENER: u32 = 1;
     /// Origin: the branch runs; `a` is its pid outside.
     pub const RUNNING: u32 = 2;
-    /// Origin: freeze and stage the files.
+    /// Origin: freeze and stage the files. Answered with `a` 1 if there are none, so that nothing is to be published.
     pub const STAGE: u32 = 3;
     /// Origin: open a path as it will be after the commit; `a` has the flags, the words are the path.
     pub const OPEN: u32 = 4;
@@ -26,9 +26,10 @@ pub mod op {
     pub const PUBLISH: u32 = 5;
     /// Origin: not going to commit; the branch goes on.
     pub const ABANDON: u32 = 6;
-    /// Origin: the branch is gone, put the files in place.
+    /// Origin: the branch is gone, put the files in place. Answered as `REPORT` is.
     pub const APPLY: u32 = 7;
-    /// Origin: what did the branch do? Answered with a descriptor of JSON.
+    /// Origin: what did the branch do? Answered with JSON: in the words, or in a descriptor if that is too long for
+    /// them; `a` has the length.
     pub const REPORT: u32 = 10;
     /// Origin: keep the files for later.
     pub const KEEP: u32 = 11;

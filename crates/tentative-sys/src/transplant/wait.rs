@@ -276,14 +276,20 @@ fn relay_findings(control: &Control) -> Result<usize, Errno> {
     let Some(entry) = entry_of(control) else { return Ok(0) };
     talk::send(entry.monitor, &talk::Message::of(talk::op::REPORT), None)?;
     let (message, fd) = talk::receive(entry.monitor)?;
-    let fd = fd.ok_or(Errno::PROTO)?;
     let length = message.a as usize;
-    let room = control.origin.request.payload_len;
+    let (remote, room) = (control.origin.request.payload, control.origin.request.payload_len);
+    let Some(fd) = fd else {
+        let words = message.words();
+        if words.len() <= room {
+            let local = words.as_ptr().expose_provenance();
+            let _gone_if_failed = stage::write_memory(control.origin.branch, local, remote, words.len());
+        }
+        return Ok(words.len());
+    };
     if length > 0 && length <= room {
         // SAFETY: a fresh mapping at an address of the kernel's choice.
         let local = unsafe { raw::mmap(0, length, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0) }?;
-        let _gone_if_failed =
-            stage::write_memory(control.origin.branch, local, control.origin.request.payload, length);
+        let _gone_if_failed = stage::write_memory(control.origin.branch, local, remote, length);
         // SAFETY: the mapping just made.
         let _own = unsafe { raw::munmap(local, length) };
     }

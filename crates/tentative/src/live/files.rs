@@ -223,6 +223,11 @@ impl Files {
         Ok(())
     }
 
+    /// Whether a commit has no file to publish.
+    pub(super) fn is_untouched(&self) -> bool {
+        matches!(self.stage, Stage::Untouched(_))
+    }
+
     /// Whether applying will touch a file.
     pub(super) fn has_work(&self) -> bool {
         matches!(self.stage, Stage::Published(_))

@@ -198,10 +198,14 @@ impl Session {
                 self.files.abandon();
                 Ok(())
             }
-            op::STAGE => {
-                let staged = self.stage();
-                self.reply(staged.map(|()| Vec::new()))
-            }
+            op::STAGE => match self.stage() {
+                Ok(()) => {
+                    let message =
+                        Message { a: i64::from(self.files.is_untouched()), ..Message::of(op::DONE) };
+                    talk::send_from(self.socket.as_fd(), &message, None)
+                }
+                Err(reasons) => self.reply(Err(reasons)),
+            },
             op::OPEN => {
                 let opened = self.files.open(message.words(), message.a as i32);
                 match opened {
@@ -218,7 +222,12 @@ impl Session {
                 self.reply(published.map(|()| Vec::new()))
             }
             op::APPLY => self.apply(),
-            op::REPORT => self.report(),
+            op::REPORT => {
+                if self.sandbox.is_some() && !self.files.is_decided() {
+                    self.look();
+                }
+                self.report()
+            }
             op::KEEP => {
                 let kept = self.keep().map_err(|error| Refused::Words(vec![error]));
                 self.reply(kept.map(|()| self.files.id().into_bytes()))
@@ -317,7 +326,7 @@ impl Session {
         }
         crash::point("session.apply");
         self.findings.unfinished = self.files.apply().err();
-        self.reply(Ok(Vec::new()))
+        self.report()
     }
 
     /// Nothing waits for the mounts: they go when this process cleans up.
@@ -328,10 +337,11 @@ impl Session {
     }
 
     fn report(&mut self) -> Result<(), Errno> {
-        if self.sandbox.is_some() && !self.files.is_decided() {
-            self.look();
-        }
         let bytes = serde_json::to_vec(&self.findings).map_err(|_| Errno::INVAL)?;
+        if bytes.len() <= WORDS {
+            let message = Message::with_words(op::DONE, bytes.len() as i64, &bytes);
+            return talk::send_from(self.socket.as_fd(), &message, None);
+        }
         let file = File::from(memfd_create("tentative-findings", MemfdFlags::CLOEXEC)?);
         (&file).write_all(&bytes).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         let mut message = Message::of(op::DONE);

@@ -57,9 +57,48 @@ pub(super) struct Session {
     pub(super) ready: Ready,
 }
 
+/// A session that was asked for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    socket: Own,
+    executable: PathBuf,
+    take: Take,
+}
+
+impl Asked {
+    /// Waits until its sandbox is up.
+    pub(super) fn session(self) -> Result<Session, BeginError> {
+        let Asked { mut socket, executable, take } = self;
+        let offered = match protocol::receive::<Offer>(&socket) {
+            // A keeper that was killed: a new one, once.
+            Err(Errno::PIPE | Errno::CONNRESET) => {
+                let mut keepers = KEEPERS.lock().unwrap_or_else(PoisonError::into_inner);
+                dismiss(&mut keepers);
+                ask(&mut keepers, &executable, &take).and_then(|fresh| {
+                    socket = fresh;
+                    protocol::receive::<Offer>(&socket)
+                })
+            }
+            other => other,
+        };
+        let (offer, init) =
+            offered.map_err(|source| BeginError::Monitor { executable: executable.clone(), source })?;
+        match (offer, init) {
+            (Offer::Ready(ready), Some(init)) => {
+                let init = Own::new(init).map_err(BeginError::Output)?;
+                Ok(Session { socket, init, ready })
+            }
+            (Offer::Failed { layer, reason, remedy }, _) => {
+                Err(BeginError::Sandbox { layer, reason, remedy })
+            }
+            (Offer::Ready(_), None) => Err(BeginError::Monitor { executable, source: Errno::PROTO }),
+        }
+    }
+}
+
 impl Session {
-    /// Gets a session from the keeper, which is started if there is none.
-    pub(super) fn take(options: &Options) -> Result<Session, BeginError> {
+    /// Asks the keeper for a session; the keeper is started if there is none.
+    pub(super) fn ask(options: &Options) -> Result<Asked, BeginError> {
         let directory = std::env::current_dir().map_err(BeginError::Directory)?;
         let root = rustix::process::geteuid().is_root();
         let take = Take {
@@ -70,24 +109,17 @@ impl Session {
         };
         let executable = options.executable.clone().map_or_else(find_executable, Ok)?;
         let mut keepers = KEEPERS.lock().unwrap_or_else(PoisonError::into_inner);
-        let (offer, init, socket) = match ask(&mut keepers, &executable, &take) {
+        let asked = match ask(&mut keepers, &executable, &take) {
             // A keeper that was killed: a new one, once.
             Err(Errno::PIPE | Errno::CONNRESET) => {
                 dismiss(&mut keepers);
                 ask(&mut keepers, &executable, &take)
             }
             other => other,
-        }
-        .map_err(|source| BeginError::Monitor { executable: executable.clone(), source })?;
-        match (offer, init) {
-            (Offer::Ready(ready), Some(init)) => {
-                let init = Own::new(init).map_err(BeginError::Output)?;
-                Ok(Session { socket, init, ready })
-            }
-            (Offer::Failed { layer, reason, remedy }, _) => {
-                Err(BeginError::Sandbox { layer, reason, remedy })
-            }
-            (Offer::Ready(_), None) => Err(BeginError::Monitor { executable, source: Errno::PROTO }),
+        };
+        match asked {
+            Ok(socket) => Ok(Asked { socket, executable, take }),
+            Err(source) => Err(BeginError::Monitor { executable, source }),
         }
     }
 
@@ -124,8 +156,15 @@ impl Session {
     /// What the branch did; nothing is known when the session died.
     pub(super) fn findings(&self) -> Option<Findings> {
         talk::send_from(self.socket.as_fd(), &Message::of(op::REPORT), None).ok()?;
+        self.awaited_findings()
+    }
+
+    /// What a committed branch did: the answer to the last message of the commit, which the origin sent while it could
+    /// not allocate. The files are in place when it comes.
+    pub(super) fn awaited_findings(&self) -> Option<Findings> {
         let (message, fd) = talk::receive_from(self.socket.as_fd()).ok()?;
-        let mut file = File::from(fd?);
+        let Some(fd) = fd else { return serde_json::from_slice(message.words()).ok() };
+        let mut file = File::from(fd);
         let mut bytes = Vec::with_capacity(message.a as usize);
         rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).ok()?;
         file.read_to_end(&mut bytes).ok()?;
@@ -168,11 +207,8 @@ pub(super) fn after_transaction() {
     }
 }
 
-fn ask(
-    keepers: &mut Vec<Keeper>,
-    executable: &Path,
-    take: &Take,
-) -> Result<(Offer, Option<OwnedFd>, Own), Errno> {
+/// Sends the request; its answer comes out of the socket that is returned.
+fn ask(keepers: &mut Vec<Keeper>, executable: &Path, take: &Take) -> Result<Own, Errno> {
     let is_ours = |keeper: &Keeper| keeper.link.owner() == Owner::this() && keeper.executable == executable;
     if !keepers.iter().any(is_ours) {
         dismiss(keepers);
@@ -183,9 +219,7 @@ fn ask(
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     let ours = Own::new(ours)?;
     protocol::send(&keeper.link, take, Some(theirs.as_fd()))?;
-    drop(theirs);
-    let (offer, init) = protocol::receive::<Offer>(&ours)?;
-    Ok((offer, init, ours))
+    Ok(ours)
 }
 
 fn start_keeper(executable: &Path) -> Result<OwnedFd, Errno> {

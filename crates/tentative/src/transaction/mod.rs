@@ -24,18 +24,19 @@ use std::{
 use capture::Capture;
 
 pub use error::{BeginError, CommitRefused, Refusal};
-use link::Session;
+use link::{Asked, Session};
 use own::Own;
 pub use report::{Cause, MemoryChanges, Report};
+pub use tentative_sys::transplant::Departed;
 use tentative_sys::{
     process::offsets::Offsets,
     transplant::{self, Entry, Wishes},
 };
 
 use crate::{
-    change::Change,
     containment::{Containment, Gap},
     layer::{Layer, LayerSet},
+    live::protocol::Findings,
     pathways,
     policy::Policy,
     process::{
@@ -94,8 +95,6 @@ pub struct Branch {
     inner: transplant::Branch,
     after: Afterwards,
     before: Attributes,
-    /// What changed in layer 4, found just before the commit.
-    process: Vec<Change>,
 }
 
 /// The origin's handle on a branch that asks for its commit.
@@ -124,13 +123,16 @@ pub struct Ended {
 #[derive(Debug)]
 pub struct Files(Option<Session>);
 
-/// A transaction that was committed, seen in the origin after it.
+/// A transaction that was committed, seen in the origin after it. The process that was its branch is reaped when this
+/// is dropped: until then the kernel takes that process's memory down while the origin goes on.
 #[derive(Debug)]
 pub struct Committed {
     /// What it did.
     pub report: Box<Report>,
     /// How long it ran.
     pub duration: Duration,
+    /// The process that was the branch.
+    pub departed: Departed,
 }
 
 /// What the origin needs when the branch has ended. The branch has a copy, which it must not use.
@@ -152,13 +154,13 @@ struct Afterwards {
 /// # Errors
 /// What cannot be contained, before anything has happened.
 pub fn begin(options: &Options) -> Result<Begun, BeginError> {
-    let mut open = open_descriptors().map_err(BeginError::ListDescriptors)?;
-    let known = own::numbers();
-    open.retain(|(number, _)| !known.contains(number));
-    check_descriptors(&open)?;
+    // The session is woken first: it answers while this process looks at itself.
+    let asked = if link::is_needed(options) { Some(Session::ask(options)?) } else { None };
+    let open = program_descriptors()?;
     let before = Attributes::with_descriptors(open.clone());
     let directory = working_directory()?;
-    let session = if link::is_needed(options) { Some(Session::take(options)?) } else { None };
+    let offsets = Offsets::capture(open.iter().map(|(number, _)| *number));
+    let session = asked.map(Asked::session).transpose()?;
     let captured = matches!(options.output, Output::Hold | Output::Capture);
     let capture = captured.then(Capture::new).transpose().map_err(BeginError::Output)?;
     let mut plan = match &session {
@@ -195,7 +197,7 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
         output: capture.as_ref().map(Capture::descriptors),
     };
     let after = Afterwards {
-        offsets: Offsets::capture(),
+        offsets,
         output: options.output,
         containment: containment_of(options, session.as_ref()),
         started: Instant::now(),
@@ -210,7 +212,7 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
     match begun {
         Ok(transplant::Begun::Inside(inner)) => {
             own::enter_branch(inner.marks());
-            Ok(Begun::Inside(Branch { inner, after, before, process: Vec::new() }))
+            Ok(Begun::Inside(Branch { inner, after, before }))
         }
         Ok(transplant::Begun::Frozen(inner)) => {
             outlive(entry);
@@ -262,13 +264,17 @@ fn gap_without(layer: Layer) -> Gap {
     Gap { layer, reason: format!("asked for without {layer}") }
 }
 
-fn check_descriptors(open: &[(i32, Open)]) -> Result<(), BeginError> {
-    for (number, open) in open {
+/// What the program has open, if all of it can be contained.
+fn program_descriptors() -> Result<Vec<(i32, Open)>, BeginError> {
+    let mut open = open_descriptors().map_err(BeginError::ListDescriptors)?;
+    let known = own::numbers();
+    open.retain(|(number, _)| !known.contains(number));
+    for (number, open) in &open {
         if let Open::Uncontained(kind) = open {
             return Err(BeginError::Descriptor { number: *number, kind: *kind });
         }
     }
-    Ok(())
+    Ok(open)
 }
 
 impl Branch {
@@ -277,16 +283,16 @@ impl Branch {
     /// # Errors
     /// The reasons; the caller is still the branch and goes on.
     pub fn commit(&mut self) -> Result<Committed, CommitRefused> {
-        self.process = self.before.changes();
         let marks = self.inner.marks();
         let committed = self.inner.commit()?;
         // In the origin: the numbers of the session's descriptors are its own again.
         own::leave_branch(marks);
-        let mut report = self.after.report(committed.counts.into());
-        report.add_changes(std::mem::take(&mut self.process));
+        let mut report = self.after.report_of_commit(committed.counts.into());
+        // Layer 4 is the branch's by now, and what it opened is where it belongs.
+        report.add_changes(self.before.changes());
         let duration = self.after.started.elapsed();
         self.after.close();
-        Ok(Committed { report, duration })
+        Ok(Committed { report, duration, departed: committed.departed })
     }
 
     /// Ends the branch; `begin` returns in the origin with the payload.
@@ -367,9 +373,21 @@ impl Drop for Files {
 
 impl Afterwards {
     fn report(&self, memory: MemoryChanges) -> Box<Report> {
+        self.report_with(Session::findings, memory)
+    }
+
+    fn report_of_commit(&self, memory: MemoryChanges) -> Box<Report> {
+        self.report_with(Session::awaited_findings, memory)
+    }
+
+    fn report_with(
+        &self,
+        ask: impl FnOnce(&Session) -> Option<Findings>,
+        memory: MemoryChanges,
+    ) -> Box<Report> {
         let findings = match &self.session {
-            Some(session) => session.findings().unwrap_or_else(|| session.after_death()),
-            None => Default::default(),
+            Some(session) => ask(session).unwrap_or_else(|| session.after_death()),
+            None => Findings::default(),
         };
         let (stdout, stderr) = self.capture.as_ref().map(Capture::read).unwrap_or_default();
         Box::new(Report::new(self.containment.clone(), memory, findings, (stdout, stderr)))
