@@ -2,8 +2,8 @@
 
 Every row is the median of the ratios of interleaved pairs of one run, with the interval that holds the true median
 in 95 % of runs (from order statistics, so nothing is assumed about the distribution). A bar is met when the lower
-end of the interval is below it. Started as root everything runs in a mount namespace with four file systems, and the
-live rows run again as an ordinary user.
+end of the interval is below it. Started as root everything runs in a mount namespace with four file systems, and runs
+again as an ordinary user.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from environment import ROOT, say
 
 LIVE = ROOT / "crates" / "tentative-bench" / "live.py"
 RELEASE = ROOT / "target" / "release"
-#: Where the fixture mounts its three further file systems beside `/`.
-FURTHER = ("/mnt", "/srv", "/media")
+#: Where the fixture mounts its further file systems; with `/` and `/dev/shm` they are four.
+FURTHER = ("/mnt", "/srv")
 #: What the fixture leaves of the machine's own mounts.
 KEPT = ("/", "/proc", "/sys", "/dev", "/dev/pts", "/dev/shm")
 
@@ -79,7 +79,9 @@ def lines_of(command: list[str], variables: dict[str, str]) -> Iterable[str]:
         yield json.dumps({"what": Path(command[-1]).name, "failed": f"ended with {running.returncode}"})
 
 
-def lines_as(user: ordinary_user.OrdinaryUser, command: list[str]) -> Iterable[str]:
+def lines_as(
+    user: ordinary_user.OrdinaryUser, command: list[str], variables: dict[str, str]
+) -> Iterable[str]:
     """The same as the ordinary user."""
     read, write = os.pipe()
     child = os.fork()
@@ -87,17 +89,21 @@ def lines_as(user: ordinary_user.OrdinaryUser, command: list[str]) -> Iterable[s
         # Forked child of a process with one thread; never returns.
         os.dup2(write, 1)
         os.close(read)
-        os._exit(user.run(command, Path("/"), {"TENTATIVE_HOME": str(user.home / "store")}) & 0xFF)
+        variables = {"TENTATIVE_HOME": str(user.home / "store"), **variables}
+        os._exit(user.run(command, Path("/"), variables) & 0xFF)
     os.close(write)
     with open(read, encoding="utf-8") as lines:
         yield from lines
     _, status = os.waitpid(child, 0)
     if status != 0:
-        yield json.dumps({"what": "live", "failed": f"ended with {os.waitstatus_to_exitcode(status)}"})
+        yield json.dumps(
+            {"what": Path(command[0]).name, "failed": f"ended with {os.waitstatus_to_exitcode(status)}"}
+        )
 
 
 def four_file_systems() -> None:
-    """Moves this process into a mount namespace with four file systems beside the kernel's own. Root only."""
+    """Moves this process into a mount namespace with four file systems (`/`, `/dev/shm` and two of ours) beside the
+    kernel's interfaces. Root only."""
     ordinary_user.check(ordinary_user.libc.unshare(ordinary_user.CLONE_NEWNS), "unshare")
     ordinary_user.mount("none", "/", None, ordinary_user.MS_REC | ordinary_user.MS_PRIVATE)
     mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
@@ -142,11 +148,14 @@ def main() -> None:
         met &= table("live transactions, as root" if root else "live transactions", lines_of(live, {}))
         if root:
             with ordinary_user.ordinary_user([ROOT, ordinary_user.interpreters()]) as user:
-                met &= table("live transactions, as an ordinary user", lines_as(user, live))
+                met &= table("live transactions, as an ordinary user", lines_as(user, live, {}))
     if options.only != "live":
         commands = [str(bench), "commands", str(RELEASE / "tentative"), str(options.pairs), *rows]
         plain = {"BENCH_PYTHON": str(python.resolve())}
-        met &= table("whole commands", lines_of(commands, plain))
+        met &= table("whole commands, as root" if root else "whole commands", lines_of(commands, plain))
+        if root:
+            with ordinary_user.ordinary_user([ROOT, ordinary_user.interpreters()]) as user:
+                met &= table("whole commands, as an ordinary user", lines_as(user, commands, plain))
     sys.exit(0 if met else 1)
 
 

@@ -17,6 +17,7 @@ use tentative::{
     policy::Policy,
     program::{self, Ended, How, LaunchStep, ProgramOptions, RunError, output},
     record::{Record, State},
+    sandbox::Ending,
     store::Transaction,
     transaction::Output,
 };
@@ -50,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments, policy: Policy, streams: &Streams) -> R
         timeout: arguments.timeout,
         memory_limit: arguments.memory_limit,
     };
-    let ended = match program::run(&options, &mut transaction) {
+    let (ended, ending) = match program::run_and_look(&options, &mut transaction) {
         Ok(ended) => ended,
         Err(error) => {
             // The first error is the one to tell; what cannot be removed now is removed by the next start.
@@ -69,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments, policy: Policy, streams: &Streams) -> R
     if let Some(means) = ended.memory_limit_by {
         streams.say(&format!("memory limit: {means}\n"));
     }
-    let mut settled = settle(mode, &ended, transaction, streams)?;
+    let mut settled = settle(mode, &ended, ending, transaction, streams)?;
     if let Some(document) = document {
         document.write(&Record { state: settled.state, ..ended.record.clone() })?;
     }
@@ -117,15 +118,36 @@ impl Settled {
 fn settle(
     mode: Mode,
     ended: &Ended,
-    mut transaction: Transaction,
+    ending: Ending,
+    transaction: Transaction,
     streams: &Streams,
 ) -> Result<Settled, CommandError> {
-    if ended.record.changes.is_empty() && output::read(transaction.dir())?.is_empty() {
-        transaction.discard()?;
+    let untouched = ended.record.changes.is_empty() && output::read(transaction.dir())?.is_empty();
+    // What nobody wants is removed while the sandbox's mounts go; anything else waits for them.
+    if untouched {
+        let discarded = transaction.discard();
+        ending.wait().map_err(RunError::Destroy)?;
+        discarded?;
         streams.say("nothing was changed, so there is nothing to decide\n");
         let state = if matches!(mode, Mode::Commit(_)) { State::Committed } else { State::RolledBack };
         return Ok(Settled::as_asked(state));
     }
+    if mode == Mode::Rollback {
+        let rolled_back = roll_back(transaction, streams);
+        ending.wait().map_err(RunError::Destroy)?;
+        return rolled_back;
+    }
+    ending.wait().map_err(RunError::Destroy)?;
+    decide(mode, ended, transaction, streams)
+}
+
+/// Carries out a mode on a transaction whose sandbox is gone.
+fn decide(
+    mode: Mode,
+    ended: &Ended,
+    mut transaction: Transaction,
+    streams: &Streams,
+) -> Result<Settled, CommandError> {
     match mode {
         Mode::Rollback => roll_back(transaction, streams),
         Mode::Keep => keep(transaction, streams),

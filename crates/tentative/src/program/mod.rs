@@ -34,7 +34,7 @@ use crate::{
     monitor::{Monitor, Origin, Outer, Scope},
     pathways,
     policy::Policy,
-    sandbox::{Blueprint, Sandbox, SandboxError, SpawnError, make_point},
+    sandbox::{Blueprint, Ending, Sandbox, SandboxError, SpawnError, make_point},
     store::{StoreError, Transaction},
     transaction::Output,
     world::allowed_devices,
@@ -140,6 +140,20 @@ pub enum RunError {
 /// # Errors
 /// See [`RunError`]; nothing is left of the sandbox, and the transaction can be discarded.
 pub fn run(options: &ProgramOptions, transaction: &mut Transaction) -> Result<Ended, RunError> {
+    let (ended, ending) = run_and_look(options, transaction)?;
+    ending.wait().map_err(RunError::Destroy)?;
+    Ok(ended)
+}
+
+/// Does the same without waiting for the sandbox's mounts to go. Nobody inside is left, so that what was written can be
+/// discarded meanwhile; whoever keeps or commits it waits first.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_and_look(
+    options: &ProgramOptions,
+    transaction: &mut Transaction,
+) -> Result<(Ended, Ending), RunError> {
     let program = options.argv.first().ok_or(RunError::NoProgram)?;
     let began = Instant::now();
     let started_ns = crate::monitor::now_ns();
@@ -188,11 +202,13 @@ pub fn run(options: &ProgramOptions, transaction: &mut Transaction) -> Result<En
     let effects = monitor.effects();
     // It holds descriptors of the sandbox's mounts.
     drop(monitor);
-    let ending = sandbox.end();
+    let mut ending = sandbox.end();
+    if left > 0 {
+        ending.wait().map_err(RunError::Destroy)?;
+        ending = Ending::over();
+    }
     // Nobody is left who could write, so looking at the changes need not wait for the mounts to go.
-    let found = if left == 0 { Some(ended::look(plan)) } else { None };
-    ending.wait().map_err(RunError::Destroy)?;
-    let found = found.unwrap_or_else(|| ended::look(plan))?;
+    let found = ended::look(plan)?;
     if let Some(mut held) = ended.held {
         // Everybody who could write is gone: this reads to the end.
         held.drain().map_err(RunError::Hold)?;
@@ -205,7 +221,7 @@ pub fn run(options: &ProgramOptions, transaction: &mut Transaction) -> Result<En
         effects,
         found,
     };
-    ended::conclude(done, options, transaction, plan)
+    Ok((ended::conclude(done, options, transaction, plan)?, ending))
 }
 
 fn supervise(

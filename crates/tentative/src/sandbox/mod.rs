@@ -264,7 +264,7 @@ impl Sandbox {
     pub fn end(self) -> Ending {
         self.kill();
         // The rest of it holds mounts of the sandbox.
-        Ending { init: self.init }
+        Ending { init: Some(self.init) }
     }
 }
 
@@ -272,17 +272,23 @@ impl Sandbox {
 #[derive(Debug)]
 #[must_use]
 pub struct Ending {
-    init: Pid,
+    init: Option<Pid>,
 }
 
 impl Ending {
+    /// One that was waited for already.
+    pub(crate) const fn over() -> Ending {
+        Ending { init: None }
+    }
+
     /// Waits until its processes and mounts are gone.
     ///
     /// # Errors
     /// When init is not this process's child any more.
     pub fn wait(self) -> Result<(), Errno> {
+        let Some(init) = self.init else { return Ok(()) };
         loop {
-            match waitid(WaitId::Pid(self.init), WaitIdOptions::EXITED) {
+            match waitid(WaitId::Pid(init), WaitIdOptions::EXITED) {
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error),
                 Ok(_) => return Ok(()),
