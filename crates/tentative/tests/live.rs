@@ -6,13 +6,18 @@
 use std::{
     fs,
     io::{Read as _, Seek as _, SeekFrom, Write as _},
+    os::fd::AsRawFd,
     path::PathBuf,
     process::{Command, ExitCode},
 };
 
+use rustix::{
+    io::fcntl_dupfd_cloexec,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use tentative::{
     effect::Class,
-    transaction::{Begun, Branch, Cause, Committed, Ended, Options, Output, begin},
+    transaction::{Begun, Branch, Cause, Committed, Ended, Options, Output, Refusal, begin},
 };
 
 type Case = (&'static str, fn());
@@ -28,6 +33,10 @@ const CASES: &[Case] = &[
     ("deleted_files_that_others_changed_refuse", deleted_files_that_others_changed_refuse),
     ("a_file_deleted_inside_keeps_its_content", a_file_deleted_inside_keeps_its_content),
     ("new_files_arrive_open", new_files_arrive_open),
+    ("what_shares_an_open_file_goes_on_sharing_it", what_shares_an_open_file_goes_on_sharing_it),
+    ("a_file_opened_again_at_its_number_is_the_new_one", a_file_opened_again_at_its_number_is_the_new_one),
+    ("descriptors_arrive_under_a_lowered_limit", descriptors_arrive_under_a_lowered_limit),
+    ("a_number_in_use_outside_refuses_the_commit", a_number_in_use_outside_refuses_the_commit),
     ("crossings_are_blocked_and_recorded", crossings_are_blocked_and_recorded),
     ("children_inside_are_contained", children_inside_are_contained),
     ("left_over_processes_refuse_the_commit", left_over_processes_refuse_the_commit),
@@ -411,6 +420,96 @@ fn new_files_arrive_open() {
         let mut text = String::new();
         file.read_to_string(&mut text).expect("read");
         assert_eq!(text, "inside outside");
+    }
+}
+
+/// Moves the offset by one descriptor and reads it by another.
+fn shares_offset(one: &fs::File, other: &fs::File) -> bool {
+    let (mut one, mut other) = (one, other);
+    [3, 1].into_iter().all(|at| {
+        one.seek(SeekFrom::Start(at)).expect("seek");
+        other.stream_position().expect("position") == at
+    })
+}
+
+fn what_shares_an_open_file_goes_on_sharing_it() {
+    let (path, kept) = (work().join("shared"), work().join("inherited"));
+    fs::write(&kept, "inherited").expect("write");
+    let inherited = fs::File::open(&kept).expect("open");
+    let twin = inherited.try_clone().expect("duplicate");
+    let mut made = Vec::new();
+    committed(|| {
+        let new = fs::File::create_new(&path).expect("create");
+        made = vec![new.try_clone().expect("duplicate"), inherited.try_clone().expect("duplicate"), new];
+    });
+    assert!(shares_offset(&made[0], &made[2]), "both made inside");
+    assert!(shares_offset(&inherited, &made[1]), "one made inside of an inherited one");
+    assert!(shares_offset(&inherited, &twin), "both inherited");
+    committed(|| ());
+    assert!(shares_offset(&made[0], &made[2]), "both inherited by another transaction");
+}
+
+fn a_file_opened_again_at_its_number_is_the_new_one() {
+    let path = work().join("log");
+    fs::write(&path, "hello").expect("write");
+    let mut file = Some(fs::File::open(&path).expect("open"));
+    let twin = file.as_ref().expect("open").try_clone().expect("duplicate");
+    let number = file.as_ref().map(AsRawFd::as_raw_fd);
+    committed(|| {
+        drop(file.take());
+        file = Some(fs::File::options().append(true).open(&path).expect("open again"));
+        assert_eq!(file.as_ref().map(AsRawFd::as_raw_fd), number, "the lowest free number");
+    });
+    let mut file = file.expect("arrived");
+    file.write_all(b" more").expect("it can be written");
+    assert_eq!(fs::read_to_string(&path).expect("read"), "hello more");
+    // Apart from the one that it came together with, with the same flags.
+    let mut again = Some(twin.try_clone().expect("duplicate"));
+    committed(|| {
+        drop(again.take());
+        again = Some(fs::File::open(&path).expect("open again"));
+    });
+    assert!(!shares_offset(&twin, &again.expect("arrived")));
+}
+
+fn descriptors_arrive_under_a_lowered_limit() {
+    let path = work().join("low");
+    let mut made = Vec::new();
+    let limit = |current| {
+        let all = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..all }).expect("lower the limit");
+    };
+    committed(|| {
+        made.push(fs::File::create(&path).expect("create"));
+        made.push(fcntl_dupfd_cloexec(&made[0], 300).expect("above the new limit").into());
+        limit(64);
+    });
+    assert_eq!(getrlimit(Resource::Nofile).current, Some(64));
+    assert!(made[1].as_raw_fd() >= 300 && shares_offset(&made[0], &made[1]));
+    committed(|| made.push(fs::File::create(&path).expect("create below the limit")));
+    made[2].write_all(b"text").expect("it arrived");
+    // No number is left above the program's.
+    let last = u64::try_from(made[1].as_raw_fd() + 1).ok();
+    setrlimit(Resource::Nofile, Rlimit { current: last, maximum: last }).expect("lower both");
+    committed(|| made.push(fs::File::create(&path).expect("create below the limit")));
+    made[3].write_all(b"text").expect("it arrived");
+}
+
+fn a_number_in_use_outside_refuses_the_commit() {
+    // The keeper's link, at least, is at the lowest of the numbers that transactions take for themselves.
+    committed(|| ());
+    match begin(&options()).expect("begin") {
+        Begun::Inside(mut branch) => {
+            let file = fs::File::open("/dev/null").expect("open");
+            let taken = fcntl_dupfd_cloexec(&file, 896).expect("a number that is free here");
+            let refused = branch.commit().expect_err("refused");
+            assert!(
+                matches!(refused.reasons[..], [Refusal::DescriptorTaken { number }] if number == taken.as_raw_fd())
+            );
+            drop(taken);
+            branch.commit().expect("free again");
+        }
+        other => panic!("{other:?}"),
     }
 }
 

@@ -66,12 +66,14 @@ pub(crate) struct FdOp {
     pub(crate) offset: i64,
     /// Status flags to set, negative for none.
     pub(crate) status: i32,
+    /// Inode of the branch's file or directory, 0 for anything else.
+    pub(crate) inode: u64,
 }
 
 impl FdOp {
     /// Leaves the descriptor of a number where it is.
     pub(crate) const fn keep(number: i32, cloexec: bool) -> FdOp {
-        FdOp { number, source: number, cloexec, offset: -1, status: -1 }
+        FdOp { number, source: number, cloexec, offset: -1, status: -1, inode: 0 }
     }
 }
 
@@ -305,6 +307,12 @@ pub fn stamp_of(number: i32) -> Result<Stamp, Errno> {
 pub fn inode_of(number: i32) -> Option<u64> {
     let (_, inode, mode) = identity(number as usize).ok()?;
     (mode & libc::S_IFMT == libc::S_IFREG).then_some(inode)
+}
+
+/// Whether this process has a descriptor of that number.
+#[must_use]
+pub fn is_open(number: i32) -> bool {
+    raw::fcntl(number as usize, libc::F_GETFD as usize, 0).is_ok()
 }
 
 /// Whether two of this process's descriptors share one open file, and so an offset.

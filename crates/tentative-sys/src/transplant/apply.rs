@@ -197,9 +197,7 @@ fn go_over(control: &mut Control) -> ! {
     if control.origin.request.program_break < control.origin.old_break {
         let _shrinks = raw::brk(control.origin.request.program_break);
     }
-    let request = &control.origin.request;
-    request.process.apply();
-    request.threads.apply();
+    control.origin.request.threads.apply();
     if copies::apply(control).is_err() {
         give_up(b"a deleted file");
     }
@@ -214,6 +212,7 @@ fn go_over(control: &mut Control) -> ! {
     }
     wait::release(control);
     descriptors::apply(control);
+    control.origin.request.process.apply();
     wait::raise_missed_child_signal();
     crash::point("apply.end");
     set_mask(control.origin.request.threads.mask);

@@ -249,7 +249,10 @@ pub(crate) struct Origin {
     pub(crate) run_count: usize,
     pub(crate) edit_count: usize,
     pub(crate) fd_count: usize,
+    /// Above every number of the program's.
     pub(crate) fd_base: usize,
+    /// The limit on numbers before staging, zero while nothing is staged.
+    pub(crate) files_limit: [u64; 2],
     pub(crate) copy_count: usize,
     pub(crate) directory: i32,
     pub(crate) scratch_from: usize,

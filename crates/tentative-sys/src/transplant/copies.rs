@@ -10,7 +10,7 @@ use super::{
     Entry,
     begin::entry_of,
     control::{Control, ENTRIES, Refusal, Step},
-    descriptors::high,
+    descriptors::{fresh_number, high},
 };
 use crate::{
     process::{
@@ -125,8 +125,8 @@ pub(super) fn fetch(
     if is_same(own, wanted.number as usize, copy.number) {
         return Ok(FdOp { offset, status, ..wanted });
     }
-    let source = raw::fcntl(copy.number as usize, libc::F_DUPFD_CLOEXEC as usize, control.origin.fd_base)?;
-    Ok(FdOp { source: source as i32, offset, status, ..wanted })
+    let source = fresh_number(control, copy.number as usize)?;
+    Ok(FdOp { source, offset, status, ..wanted })
 }
 
 /// Notes which of the origin's files are to be written, opens them and reserves their room.
@@ -212,8 +212,7 @@ fn open_target(control: &Control, number: i32) -> Result<i32, Errno> {
             if flags & (libc::O_ACCMODE | libc::O_APPEND) != libc::O_RDWR {
                 return Err(errno);
             }
-            let base = control.origin.fd_base;
-            raw::fcntl(number as usize, libc::F_DUPFD_CLOEXEC as usize, base).map(|fd| fd as i32)
+            fresh_number(control, number as usize)
         }
     }
 }

@@ -14,10 +14,12 @@ use crate::{
     process::descriptors::{
         self as fds, FdOp, Inherit, Inherited, differ_settably, flags_to_reopen, identity, info, proc_path,
     },
+    process::state::{set_limit, set_soft_limit},
     raw,
 };
 
 const KCMP_FILE: usize = 0;
+const FILES_LIMIT: usize = libc::RLIMIT_NOFILE as usize;
 /// What the kernel adds to the name of a deleted file.
 const DELETED: &[u8] = b" (deleted)";
 
@@ -28,18 +30,17 @@ fn failed(number: i32) -> impl Fn(Errno) -> Refusal {
 /// Fetches the branch's descriptors and its working directory.
 pub(super) fn stage(control: &mut Control) -> Result<(), Refusal> {
     (control.origin.fd_count, control.origin.copy_count) = (0, 0);
+    // The origin's own numbers, the branch's and what is fetched must all find room; the branch's limit comes last.
+    control.origin.files_limit = set_soft_limit(FILES_LIMIT, u64::MAX);
     let branch = control.origin.branch;
     let mut path = [0; 64];
     let branch_fds = proc_path(&mut path, b"/proc/", branch, b"/fd");
-    let mut highest = 0;
-    fds::each_number(branch_fds, |number| {
-        highest = highest.max(number);
-        push(control, FdOp { source: -2, ..FdOp::keep(number, false) })
-    })
-    .map_err(failed(-1))?;
+    fds::each_number(branch_fds, |number| push(control, FdOp { source: -1, ..FdOp::keep(number, false) }))
+        .map_err(failed(-1))?;
     let count = control.origin.fd_count;
-    // Before anything is fetched: what is open now is the program's, or known.
-    stage_closes(control, count, &mut highest).map_err(failed(-1))?;
+    stage_closes(control, count).map_err(failed(-1))?;
+    let programs = control.fds[..control.origin.fd_count].iter().map(|it| it.number);
+    let highest = programs.filter(|number| !is_ours(control, *number)).max().unwrap_or(2);
     control.origin.fd_base = highest as usize + 1;
     for index in 0..count {
         let number = control.fds[index].number;
@@ -47,7 +48,7 @@ pub(super) fn stage(control: &mut Control) -> Result<(), Refusal> {
             // The origin's stays as it is, output that was captured included.
             FdOp::keep(number, number > 2)
         } else {
-            fetch(control, number).map_err(failed(number))?
+            fetch(control, index).map_err(failed(number))?
         };
     }
     copies::stage(control)?;
@@ -69,7 +70,7 @@ fn is_ours(control: &Control, number: i32) -> bool {
 }
 
 /// What the program had open and the branch has closed.
-fn stage_closes(control: &mut Control, kept: usize, highest: &mut i32) -> Result<(), Errno> {
+fn stage_closes(control: &mut Control, kept: usize) -> Result<(), Errno> {
     let origin = control.origin;
     let own = [
         origin.pidfd,
@@ -80,7 +81,6 @@ fn stage_closes(control: &mut Control, kept: usize, highest: &mut i32) -> Result
         origin.directory,
     ];
     fds::each_descriptor(|number| {
-        *highest = number.max(*highest);
         let known = control.fds[..kept].iter().any(|operation| operation.number == number);
         if known || own.contains(&number) || is_ours(control, number) {
             return Ok(());
@@ -89,8 +89,9 @@ fn stage_closes(control: &mut Control, kept: usize, highest: &mut i32) -> Result
     })
 }
 
-/// Decides where the origin gets its descriptor for one of the branch's.
-fn fetch(control: &mut Control, number: i32) -> Result<FdOp, Errno> {
+/// Decides where the origin gets its descriptor for one of the branch's, which is the list's `index`th.
+fn fetch(control: &mut Control, index: usize) -> Result<FdOp, Errno> {
+    let number = control.fds[index].number;
     let branch = control.origin.branch;
     let (flags, position) = info(branch, number)?;
     let cloexec = flags & libc::O_CLOEXEC != 0;
@@ -108,8 +109,17 @@ fn fetch(control: &mut Control, number: i32) -> Result<FdOp, Errno> {
         }
         let (_, inode, mode) = identity(got)?;
         let on_disk = matches!(mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR);
+        let keep = FdOp { inode: if on_disk { inode } else { 0 }, ..keep };
+        if let Some(shared) = shared_open_file(control, index, keep)? {
+            raw::close(got)?;
+            return Ok(shared);
+        }
         match inherited(control, entry, number) {
-            Some((planned, installed)) if installed == inode && planned.action != Inherit::Share => {
+            Some((planned, installed))
+                if installed == inode
+                    && planned.action != Inherit::Share
+                    && !was_opened_again(control, index, inode, planned.flags ^ flags)? =>
+            {
                 if planned.action == Inherit::Stream {
                     // The origin's stays as it is; what was written is the caller's to look at.
                     raw::close(got)?;
@@ -132,6 +142,41 @@ fn fetch(control: &mut Control, number: i32) -> Result<FdOp, Errno> {
         }
     }
     Ok(FdOp { source: high(control, got)?, ..keep })
+}
+
+/// Whether the branch has the same open file at another number that comes earlier in the list: then so shall the
+/// origin, which `wanted` is for.
+fn shared_open_file(control: &Control, index: usize, wanted: FdOp) -> Result<Option<FdOp>, Errno> {
+    let branch = control.origin.branch as usize;
+    let Some(other) = same_open_file(branch, &control.fds[..index], wanted) else { return Ok(None) };
+    let own = raw::getpid()?;
+    if other.source == other.number && is_same(own, wanted.number, other.number) {
+        return Ok(Some(wanted));
+    }
+    let source = fresh_number(control, other.source as usize)?;
+    Ok(Some(FdOp { source, ..wanted }))
+}
+
+/// The first of some descriptors that in a process is the same open file as another.
+fn same_open_file(pid: usize, among: &[FdOp], one: FdOp) -> Option<FdOp> {
+    let is_it = |it: &&FdOp| it.inode == one.inode && is_same(pid, one.number, it.number);
+    if one.inode == 0 { None } else { among.iter().find(is_it).copied() }
+}
+
+/// Whether two numbers of a process are one open file.
+fn is_same(pid: usize, one: i32, other: i32) -> bool {
+    raw::kcmp(pid, pid, KCMP_FILE, one as usize, other as usize) == Ok(0)
+}
+
+/// Whether the branch closed an inherited file and opened it anew at the same number, as far as one can tell: for
+/// something else (`differences` of flags), or apart from a number that it came together with.
+fn was_opened_again(control: &Control, index: usize, inode: u64, differences: i32) -> Result<bool, Errno> {
+    let own = raw::getpid()?;
+    let number = control.fds[index].number;
+    // In the branch none of these is the same open file, or it would be shared.
+    let parted = |it: &FdOp| it.source == it.number && it.inode == inode && is_same(own, number, it.number);
+    let access = libc::O_ACCMODE | libc::O_PATH | libc::O_DIRECTORY;
+    Ok(differences & access != 0 || control.fds[..index].iter().any(parted))
 }
 
 /// What was planned for an inherited number, and the inode that the branch says it installed there.
@@ -193,11 +238,30 @@ fn link(pid: i32, name: &[u8], number: Option<i32>, path: &mut [u8]) -> Result<u
     if length == path.len() { Err(Errno::NAMETOOLONG) } else { Ok(length) }
 }
 
-/// Moves a fetched descriptor above every number that either process uses.
+/// Moves a fetched descriptor to a number that neither process uses.
 pub(super) fn high(control: &Control, fd: usize) -> Result<i32, Errno> {
-    let moved = raw::fcntl(fd, libc::F_DUPFD_CLOEXEC as usize, control.origin.fd_base);
+    let moved = fresh_number(control, fd);
     raw::close(fd)?;
-    Ok(moved? as i32)
+    moved
+}
+
+/// Duplicates a descriptor onto a number that neither process uses: above the program's, or in a gap where the limit
+/// leaves no room there.
+pub(super) fn fresh_number(control: &Control, fd: usize) -> Result<i32, Errno> {
+    let duplicate = |from: usize| raw::fcntl(fd, libc::F_DUPFD_CLOEXEC as usize, from);
+    match duplicate(control.origin.fd_base) {
+        Err(Errno::INVAL | Errno::MFILE) => {}
+        other => return other.map(|number| number as i32),
+    }
+    let mut from = 0;
+    loop {
+        let number = duplicate(from)?;
+        if control.fds[..control.origin.fd_count].iter().all(|it| it.number as usize != number) {
+            return Ok(number as i32);
+        }
+        raw::close(number)?;
+        from = number + 1;
+    }
 }
 
 fn stage_directory(control: &mut Control) -> Result<(), Refusal> {
@@ -226,6 +290,8 @@ fn stage_directory(control: &mut Control) -> Result<(), Refusal> {
 
 /// Puts the descriptors in place.
 pub(super) fn apply(control: &Control) {
+    // The branch may have lowered its limit below numbers that it has; its own comes after.
+    set_soft_limit(FILES_LIMIT, u64::MAX);
     fds::apply(&control.fds[..control.origin.fd_count]);
 }
 
@@ -233,6 +299,10 @@ pub(super) fn apply(control: &Control) {
 pub(super) fn abandon(control: &mut Control) {
     fds::release(&control.fds[..control.origin.fd_count]);
     control.origin.fd_count = 0;
+    if control.origin.files_limit != [0; 2] {
+        set_limit(FILES_LIMIT, &control.origin.files_limit);
+        control.origin.files_limit = [0; 2];
+    }
     copies::abandon(control);
     if control.origin.directory >= 0 {
         let _own = raw::close(control.origin.directory as usize);

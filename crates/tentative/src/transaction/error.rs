@@ -1,6 +1,6 @@
 //! Why a transaction could not begin, and why a commit was refused.
 
-use std::io;
+use std::{io, os::fd::RawFd};
 
 use tentative_sys::{
     process::descriptors::Inherited,
@@ -222,6 +222,14 @@ pub enum Refusal {
         number: usize,
         /// What the kernel said.
         errno: rustix::io::Errno,
+    },
+    /// A descriptor of the branch's at a number that the transaction itself uses in the origin.
+    #[error(
+        "descriptor {number} has a number that tentative uses in the interpreter that waits; use a lower one"
+    )]
+    DescriptorTaken {
+        /// Its number.
+        number: RawFd,
     },
     /// Somebody else wrote into a deleted file that the branch has changed as well.
     #[error("the deleted file at descriptor {number} was changed by somebody else meanwhile")]

@@ -283,6 +283,9 @@ impl Branch {
     /// # Errors
     /// The reasons; the caller is still the branch and goes on.
     pub fn commit(&mut self) -> Result<Committed, CommitRefused> {
+        if let Some(number) = own::number_in_use_by_the_program() {
+            return Err(CommitRefused { reasons: vec![Refusal::DescriptorTaken { number }] });
+        }
         let marks = self.inner.marks();
         let committed = self.inner.commit()?;
         // In the origin: the numbers of the session's descriptors are its own again.

@@ -6,10 +6,12 @@
 use std::{
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
+
+use tentative_sys::process::descriptors::is_open;
 
 use rustix::{
     io::{Errno, fcntl_dupfd_cloexec},
@@ -18,7 +20,8 @@ use rustix::{
 
 /// How deep in transactions this process is: a branch is one deeper than its origin, whose pid it has.
 static DEPTH: AtomicU32 = AtomicU32::new(0);
-static NUMBERS: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
+/// The numbers of all descriptors of this kind, each with the depth of the process that made it.
+static NUMBERS: Mutex<Vec<(RawFd, u32)>> = Mutex::new(Vec::new());
 
 /// Which process something belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,22 +44,31 @@ pub(super) fn depth() -> u32 {
 
 /// Notes that this process is a branch now, with this descriptor for its write-protection marks.
 pub(super) fn enter_branch(marks: Option<RawFd>) {
-    DEPTH.fetch_add(1, Ordering::Relaxed);
-    NUMBERS.lock().unwrap_or_else(PoisonError::into_inner).extend(marks);
+    let depth = DEPTH.fetch_add(1, Ordering::Relaxed) + 1;
+    registry().extend(marks.map(|number| (number, depth)));
 }
 
 /// Notes that this process is the origin again, with the branch's memory.
 pub(super) fn leave_branch(marks: Option<RawFd>) {
-    DEPTH.fetch_sub(1, Ordering::Relaxed);
-    let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(at) = numbers.iter().position(|number| Some(*number) == marks) {
-        numbers.swap_remove(at);
-    }
+    let depth = DEPTH.fetch_sub(1, Ordering::Relaxed);
+    registry().retain(|known| Some(*known) != marks.map(|number| (number, depth)));
+}
+
+fn registry() -> MutexGuard<'static, Vec<(RawFd, u32)>> {
+    NUMBERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The numbers of all descriptors of this kind, those of outer transactions included.
 pub(super) fn numbers() -> Vec<RawFd> {
-    NUMBERS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    registry().iter().map(|(number, _)| *number).collect()
+}
+
+/// A number that the origin uses for itself and at which the branch's program has a descriptor: it cannot have both.
+pub(super) fn number_in_use_by_the_program() -> Option<RawFd> {
+    let registry = registry();
+    let of_the_branch = |number: RawFd| registry.contains(&(number, depth()));
+    let mut of_outer = registry.iter().filter(|(_, made_at)| *made_at < depth()).map(|(number, _)| *number);
+    of_outer.find(|number| is_open(*number) && !of_the_branch(*number))
 }
 
 /// A descriptor of the transaction's own.
@@ -76,7 +88,7 @@ impl Own {
         let lowest = RawFd::try_from(limit.saturating_sub(128)).unwrap_or(896);
         let fd = fcntl_dupfd_cloexec(&fd, lowest)?;
         let number = fd.as_raw_fd();
-        NUMBERS.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+        registry().push((number, depth()));
         Ok(Own { fd: Some(fd), number, owner: Owner::this() })
     }
 
@@ -98,7 +110,7 @@ impl AsFd for Own {
 impl Drop for Own {
     fn drop(&mut self) {
         if self.owner == Owner::this() {
-            NUMBERS.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| *known != self.number);
+            registry().retain(|known| *known != (self.number, self.owner.depth));
         } else {
             // In a branch of the owner's: the number is the program's by now, or nobody's.
             std::mem::forget(self.fd.take());
