@@ -9,6 +9,16 @@ use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+/// Two changes are enough unless the clock ticks between them.
+const ATTEMPTS: usize = 4;
+
+/// Changes an object and returns its change time, which looking at it makes the kernel tell from the next.
+fn change(object: &Path) -> io::Result<(i64, i64)> {
+    fs::set_permissions(object, fs::symlink_metadata(object)?.permissions())?;
+    let metadata = fs::symlink_metadata(object)?;
+    Ok((metadata.ctime(), metadata.ctime_nsec()))
+}
+
 /// When a transaction began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Moment {
@@ -26,11 +36,17 @@ impl Moment {
     /// # Errors
     /// When the directory is not there, or is somebody else's.
     pub fn now(directory: &Path) -> io::Result<Moment> {
-        let first = fs::symlink_metadata(directory)?;
-        fs::set_permissions(directory, first.permissions())?;
-        let second = fs::symlink_metadata(directory)?;
-        if (first.ctime(), first.ctime_nsec()) != (second.ctime(), second.ctime_nsec()) {
-            return Ok(Moment { seconds: second.ctime(), nanoseconds: second.ctime_nsec(), exact: true });
+        let mut before = change(directory)?;
+        for _ in 0..ATTEMPTS {
+            let after = change(directory)?;
+            let coarse = Moment::about_now();
+            let coarse = (coarse.seconds, coarse.nanoseconds);
+            // A change gets the coarse time, or the last finer one that anybody got, where that tells it from the last
+            // of the same object; only else one of its own. So the one before must have come at the same tick.
+            if before >= coarse && after > before {
+                return Ok(Moment { seconds: after.0, nanoseconds: after.1, exact: true });
+            }
+            before = after;
         }
         Ok(Moment::about_now())
     }
@@ -53,5 +69,36 @@ impl Moment {
     #[must_use]
     pub fn is_before_access(&self, metadata: &fs::Metadata) -> bool {
         (metadata.atime(), metadata.atime_nsec()) >= (self.seconds, self.nanoseconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_lies_between_a_change_before_and_a_change_after() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (others, file) = (scratch.path().join("others"), scratch.path().join("file"));
+        fs::write(&others, "").unwrap();
+        for round in 0..500 {
+            // Now and then somebody gets a finer time, which coarse ones are not smaller than from then on.
+            if round % 3 != 0 {
+                change(&others).unwrap();
+                change(&others).unwrap();
+            }
+            fs::write(&file, "before").unwrap();
+            let moment = Moment::now(scratch.path()).unwrap();
+            if moment.exact {
+                assert!(
+                    !moment.is_before_change_of(&fs::symlink_metadata(&file).unwrap()),
+                    "before, {round}"
+                );
+            }
+            fs::write(&file, "after").unwrap();
+            if moment.exact {
+                assert!(moment.is_before_change_of(&fs::symlink_metadata(&file).unwrap()), "after, {round}");
+            }
+        }
     }
 }

@@ -22,6 +22,8 @@ use rustix::{
 static DEPTH: AtomicU32 = AtomicU32::new(0);
 /// The numbers of all descriptors of this kind, each with the depth of the process that made it.
 static NUMBERS: Mutex<Vec<(RawFd, u32)>> = Mutex::new(Vec::new());
+/// Those of the origin's that this branch does not have, with the branch's depth: free for its program to take.
+static CLOSED: Mutex<Vec<(RawFd, u32)>> = Mutex::new(Vec::new());
 
 /// Which process something belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +47,16 @@ pub(super) fn depth() -> u32 {
 /// Notes that this process is a branch now, with this descriptor for its write-protection marks.
 pub(super) fn enter_branch(marks: Option<RawFd>) {
     let depth = DEPTH.fetch_add(1, Ordering::Relaxed) + 1;
-    registry().extend(marks.map(|number| (number, depth)));
+    let mut registry = registry();
+    let closed = registry.iter().filter(|(number, _)| !is_open(*number)).map(|(number, _)| (*number, depth));
+    CLOSED.lock().unwrap_or_else(PoisonError::into_inner).extend(closed);
+    registry.extend(marks.map(|number| (number, depth)));
 }
 
 /// Notes that this process is the origin again, with the branch's memory.
 pub(super) fn leave_branch(marks: Option<RawFd>) {
     let depth = DEPTH.fetch_sub(1, Ordering::Relaxed);
+    CLOSED.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, below)| *below < depth);
     registry().retain(|known| Some(*known) != marks.map(|number| (number, depth)));
 }
 
@@ -65,10 +71,10 @@ pub(super) fn numbers() -> Vec<RawFd> {
 
 /// A number that the origin uses for itself and at which the branch's program has a descriptor: it cannot have both.
 pub(super) fn number_in_use_by_the_program() -> Option<RawFd> {
-    let registry = registry();
-    let of_the_branch = |number: RawFd| registry.contains(&(number, depth()));
-    let mut of_outer = registry.iter().filter(|(_, made_at)| *made_at < depth()).map(|(number, _)| *number);
-    of_outer.find(|number| is_open(*number) && !of_the_branch(*number))
+    let (registry, depth) = (registry(), depth());
+    let closed = CLOSED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut of_outer = closed.iter().filter(|(_, below)| *below == depth).map(|(number, _)| *number);
+    of_outer.find(|number| is_open(*number) && !registry.contains(&(*number, depth)))
 }
 
 /// A descriptor of the transaction's own.
