@@ -195,11 +195,44 @@ fn on_a_small_disk(environment: &Environment, script: &str) -> String {
         "exec 2>&1; mkdir small && mount -t tmpfs -o size=2m tmpfs small && cd small && \
          export TENTATIVE_HOME=$PWD/.store && {script}"
     );
+    with_tentative(environment, &script)
+}
+
+#[test]
+fn a_disk_that_gets_full_inside_is_the_programs_error_and_the_work_is_kept() {
+    require!(Feature::Overlay, Feature::Root);
+    let environment = Environment::new();
+    let printed = on_a_small_disk(
+        &environment,
+        "echo old > file; head -c 100000 /dev/zero > filler; \
+         tentative run --keep sh -c 'echo new > file; cat /dev/zero > big; echo last > last'; echo status $?; \
+         cat file; rm filler; tentative list; tentative diff | head -3; tentative commit; echo status $?; \
+         cat file; ls -A",
+    );
+    assert!(printed.contains("No space left on device"), "{printed}");
+    assert!(printed.contains("kept as ") && printed.contains("\nstatus 1\nold\n"), "{printed}");
+    assert!(printed.ends_with("\nstatus 0\nnew\n.store\nbig\nfile\nlast\n"), "{printed}");
+}
+
+/// Runs a program that has changed a file when its store, a disk of its own, is filled; `then` goes on after it.
+/// Root only.
+fn with_a_store_that_fills_up(environment: &Environment, mode: &str, script: &str, then: &str) -> String {
+    environment.write("file", "old\n");
+    let script = format!(
+        "exec 2>&1; mkdir store && mount -t tmpfs -o size=1m tmpfs store && export TENTATIVE_HOME=$PWD/store; \
+         (sleep 1; cat /dev/zero > store/filler 2> /dev/null) & \
+         tentative run {mode} sh -c '{script}'; echo status $?; wait; cat file; {then}"
+    );
+    with_tentative(environment, &script)
+}
+
+/// Runs a shell script that can say `tentative`, in a mount namespace of its own.
+fn with_tentative(environment: &Environment, script: &str) -> String {
     let tool = std::path::Path::new(TENTATIVE).parent().expect("the executable is in a directory");
     let path = format!("{}:{}", tool.display(), tentative_testkit::environment::PATH);
     let output = environment
         .command("unshare")
-        .args(["-m", "sh", "-c", &script])
+        .args(["-m", "sh", "-c", script])
         .env("PATH", path)
         .output()
         .expect("there is an unshare");
@@ -207,17 +240,32 @@ fn on_a_small_disk(environment: &Environment, script: &str) -> String {
 }
 
 #[test]
-fn a_disk_that_gets_full_inside_is_the_programs_error() {
+fn a_store_that_fills_up_meanwhile_keeps_the_work() {
     require!(Feature::Overlay, Feature::Root);
-    let environment = Environment::new();
-    let printed = on_a_small_disk(
-        &environment,
-        "echo old > file; tentative run --keep sh -c 'echo new > file; head -c 5000000 /dev/zero > big'; \
-         echo status $?; cat file; tentative rollback; tentative list; ls -A",
-    );
-    assert!(printed.contains("No space left on device"), "{printed}");
-    assert!(printed.contains("\nold\n"), "{printed}");
-    assert!(printed.ends_with("nothing is pending\n.store\nfile\n"), "{printed}");
+    // Few changes fit into the room that was set aside; the list of many does not.
+    for count in [1, 2000] {
+        for mode in ["--keep", "--commit"] {
+            let environment = Environment::new();
+            let script = format!(
+                "echo new > file; mkdir many; for i in $(seq {count}); do echo > many/a-file-that-has-a-long-name-$i; \
+                 done; sleep 2"
+            );
+            let printed = with_a_store_that_fills_up(
+                &environment,
+                mode,
+                &script,
+                "tentative list; rm store/filler; tentative commit; echo status $?; cat file; ls many | wc -l",
+            );
+            // A commit may still find room in what was set aside.
+            let committed = mode == "--commit" && printed.contains("\nstatus 0\nnew\nnothing is pending\n");
+            let kept =
+                printed.contains(if mode == "--keep" { "\nstatus 0\nold\n" } else { "\nstatus 120\nold\n" })
+                    && !printed.contains("nothing is pending")
+                    && printed.contains("\nstatus 0\nnew\n");
+            assert!(committed || kept, "{mode} {count}: {printed}");
+            assert!(printed.ends_with(&format!("\nnew\n{count}\n")), "{mode} {count}: {printed}");
+        }
+    }
 }
 
 #[test]

@@ -53,6 +53,7 @@ pub(crate) fn run(arguments: &Arguments, policy: Policy, streams: &Streams) -> R
     };
     let (ended, ending) = match program::run_and_look(&options, &mut transaction) {
         Ok(ended) => ended,
+        Err(error) if error.has_run() && transaction.has_plan() => return Err(rescue(error, transaction)),
         Err(error) => {
             // The first error is the one to tell; what cannot be removed now is removed by the next start.
             let _ = transaction.discard();
@@ -77,6 +78,25 @@ pub(crate) fn run(arguments: &Arguments, policy: Policy, streams: &Streams) -> R
     match settled.refused.take() {
         Some(refused) => Err(refused),
         None => Ok(end(&ended)),
+    }
+}
+
+/// The program has run, and what it did cannot be looked at or written down: its files are kept all the same.
+fn rescue(error: RunError, mut transaction: Transaction) -> CommandError {
+    let id = transaction.id().clone();
+    let error = CommandError::from(error);
+    match transaction.keep() {
+        Ok(()) => error.hint(format!(
+            "the work is kept as {id}: once the cause is gone, look at it with 'tentative diff {id}', then commit or \
+             roll back"
+        )),
+        Err(cause) => {
+            let error = error.detail(format!("the work cannot be marked as kept either: {cause}"));
+            let place = transaction.dir().display().to_string();
+            error.hint(format!(
+                "what was changed lies below {place}: copy it away before tentative starts again, which removes it"
+            ))
+        }
     }
 }
 
@@ -273,9 +293,8 @@ impl From<RunError> for CommandError {
         const DOCTOR: &str = "'tentative doctor' finds out what this machine lacks";
         const FEWER: &str = "layers that can be gone without, by name: --without files,kin,world";
         match error {
-            RunError::Save(error) => {
-                CommandError::from(error).context("the program has ended, and its changes cannot be kept")
-            }
+            RunError::Save(error) => CommandError::from(error)
+                .context("the program has ended, and what it did cannot be written down"),
             RunError::Execute { program, source } => not_executed(&program, source),
             error @ (RunError::NoProgram | RunError::Directory(_)) => {
                 CommandError::new(Kind::Usage, error).hint("change to a directory that is there")

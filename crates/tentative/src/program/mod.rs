@@ -132,13 +132,30 @@ pub enum RunError {
     Save(#[from] StoreError),
 }
 
+impl RunError {
+    /// Whether the program may have changed something by then: the transaction is to be kept, not discarded.
+    #[must_use]
+    pub const fn has_run(&self) -> bool {
+        matches!(
+            self,
+            RunError::Watch(_)
+                | RunError::Hold(_)
+                | RunError::Destroy(_)
+                | RunError::Changes(_)
+                | RunError::Save(_)
+                | RunError::Outer(_)
+        )
+    }
+}
+
 /// Runs a program in the transaction and says how it ended; when there is something to decide, the record and the plan are
 /// saved with the transaction.
 ///
 /// The calling process must have one thread.
 ///
 /// # Errors
-/// See [`RunError`]; nothing is left of the sandbox, and the transaction can be discarded.
+/// See [`RunError`]; nothing is left of the sandbox. The transaction can be kept if the program [has run](RunError::has_run)
+/// and discarded if not.
 pub fn run(options: &ProgramOptions, transaction: &mut Transaction) -> Result<Ended, RunError> {
     let (ended, ending) = run_and_look(options, transaction)?;
     ending.wait().map_err(RunError::Destroy)?;

@@ -6,6 +6,7 @@
 mod error;
 mod id;
 mod recover;
+mod spare;
 mod transaction;
 
 use std::{
@@ -265,11 +266,12 @@ fn replace(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
     name.push(format!(".new-{}", std::process::id()));
     let fresh = path.with_file_name(name);
     let mut file = fs::File::create(&fresh)?;
-    file.write_all(content)?;
-    if durable {
-        file.sync_all()?;
+    let written = file.write_all(content).and_then(|()| if durable { file.sync_all() } else { Ok(()) });
+    if let Err(error) = written.and_then(|()| fs::rename(&fresh, path)) {
+        // On a full disk every block counts.
+        let _ = fs::remove_file(&fresh);
+        return Err(error);
     }
-    fs::rename(&fresh, path)?;
     if durable && let Some(parent) = path.parent() {
         fs::File::open(parent)?.sync_all()?;
     }

@@ -15,10 +15,12 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tentative_sys::crash;
 
-use super::{Id, StoreError, replace};
+use super::{Id, StoreError, replace, spare};
 use crate::{
+    containment::{Containment, Gap},
     effect::Effect,
     files::{name, plan::Plan, tree},
+    layer::Layer,
     record::{Record, State},
 };
 
@@ -114,12 +116,18 @@ impl Transaction {
         self.write_document(PHASE, phase, true)
     }
 
-    /// Saves the record.
+    /// Saves the record. On a disk that is too full for it, it is saved without its lists of changes and effects, and with
+    /// a gap that says so: what was changed is in the upper directories.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn save_record(&self, record: &Record) -> Result<(), StoreError> {
-        self.write_document(RECORD, record, false)
+        match self.write_document(RECORD, record, false) {
+            Err(StoreError::Write { source, .. }) if spare::is_full(&source) => {
+                self.write_document(RECORD, &without_lists(record), false)
+            }
+            other => other,
+        }
     }
 
     /// The record as it was saved last.
@@ -130,12 +138,19 @@ impl Transaction {
         read_document(&self.dir.join(RECORD))
     }
 
-    /// Saves the plan of covers.
+    /// Saves the plan of covers, and sets room aside to keep the transaction by.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn save_plan(&self, plan: &Plan) -> Result<(), StoreError> {
-        self.write_document(PLAN, plan, false)
+        let path = self.dir.join(PLAN);
+        let is_first = !path.exists();
+        self.write_document(PLAN, plan, false)?;
+        match spare::reserve(&path) {
+            Err(source) if is_first => Err(StoreError::Write { path, source }),
+            // It goes on with what room there is.
+            _ => Ok(()),
+        }
     }
 
     /// The plan of covers as it was saved last.
@@ -195,13 +210,23 @@ impl Transaction {
     /// When something cannot be written; it is then still as it was.
     pub fn keep(&mut self) -> Result<(), StoreError> {
         crash::point("keep-begin");
-        self.set_phase(&Phase::Keeping { boot: boot_id()? })?;
+        match self.set_phase(&Phase::Keeping { boot: boot_id()? }) {
+            // It is durable already, and the commit that was refused since has left it as it was.
+            Err(StoreError::Write { source, .. })
+                if spare::is_full(&source) && self.phase().is_ok_and(|phase| phase == Phase::Pending) =>
+            {
+                return Ok(());
+            }
+            other => other?,
+        }
         crash::point("keep-marked");
         for directory in [&self.dir].into_iter().chain(&places(&self.dir)) {
             tree::sync(directory)?;
             crash::point("keep-synced");
         }
         self.set_phase(&Phase::Pending)?;
+        // Room that stays with it does no harm.
+        let _ = spare::release(&self.dir.join(PLAN));
         crash::point("keep-done");
         Ok(())
     }
@@ -277,7 +302,31 @@ impl Transaction {
         let path = self.dir.join(name);
         let text = serde_json::to_vec(document)
             .map_err(|source| StoreError::Damaged { path: path.clone(), source })?;
-        replace(&path, &text, durable).map_err(|source| StoreError::Write { path, source })
+        let written = match replace(&path, &text, durable) {
+            Err(error) if spare::is_full(&error) => {
+                let holder = self.dir.join(PLAN);
+                let written = spare::release(&holder).and_then(|()| replace(&path, &text, durable));
+                spare::reserve_what_is_left(&holder);
+                written
+            }
+            other => other,
+        };
+        written.map_err(|source| StoreError::Write { path, source })
+    }
+}
+
+fn without_lists(record: &Record) -> Record {
+    let (changes, effects) = (record.changes.len(), record.effects.len());
+    let reason = format!(
+        "the disk was full: the list of {changes} changes and {effects} effects could not be kept, the changes are"
+    );
+    let mut gaps = record.containment.gaps().to_vec();
+    gaps.push(Gap { layer: Layer::Files, reason });
+    Record {
+        changes: Vec::new(),
+        effects: Vec::new(),
+        containment: Containment::from_gaps(gaps),
+        ..record.clone()
     }
 }
 
