@@ -52,6 +52,13 @@ pub(crate) fn recovery(recovered: &Recovered) -> Recovery {
             "the machine stopped before its files were on disk; they may be torn, so it was discarded"
                 .to_owned(),
         ),
+        Outcome::Orphaned { store } => (
+            State::RolledBack,
+            format!(
+                "its store {} is gone; what it had on another file system is removed",
+                tentative_report::printable::printable(&store.display().to_string())
+            ),
+        ),
         Outcome::Stuck { reason } => (
             State::Committing,
             format!("its commit cannot be finished yet ({reason}); the next start tries again"),

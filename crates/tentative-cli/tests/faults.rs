@@ -337,3 +337,29 @@ fn kill_9_of_the_runner_leaves_nothing_after_the_next_start() {
     assert!(said(&output).ends_with("nothing is pending\n"), "{}", said(&output));
     assert!(!environment.work().join("made").exists());
 }
+
+#[test]
+fn what_a_deleted_store_has_left_elsewhere_is_swept_and_nothing_else() {
+    require!(Feature::Overlay, Feature::Root);
+    let environment = Environment::new();
+    // Three stores with something pending on the same file system: one is deleted by hand, one is there, one is on a disk
+    // that is elsewhere for a while. Of a fourth, which is deleted, something runs.
+    let script = "exec 2>&1; mkdir other away hidden; mount -t tmpfs tmpfs other; mount -t tmpfs tmpfs hidden; cd other; \
+         export TENTATIVE_HOME; \
+         for store in gone there hidden; do TENTATIVE_HOME=$OLDPWD/$store; tentative run --keep touch of-$store; done; \
+         TENTATIVE_HOME=$OLDPWD/running; tentative run --keep sh -c 'echo runs > of-running; sleep 4' & \
+         sleep 2; \
+         rm -rf $OLDPWD/gone $OLDPWD/running; mount --move $OLDPWD/hidden $OLDPWD/away; \
+         TENTATIVE_HOME=$OLDPWD/there; \
+         echo before $(ls .tentative-0 | wc -l); tentative doctor | grep 'stores that are gone'; \
+         tentative recover; echo after $(ls .tentative-0 | wc -l); wait; tentative recover; \
+         echo last $(ls .tentative-0 | wc -l); \
+         mount --move $OLDPWD/away $OLDPWD/hidden; \
+         tentative commit; TENTATIVE_HOME=$OLDPWD/hidden tentative commit; ls -A";
+    let printed = with_tentative(&environment, script);
+    assert!(printed.contains("\nbefore 8\nwithout  nothing is left of stores that are gone: "), "{printed}");
+    assert!(printed.contains("/gone is gone; what it had on another file system is removed\n"), "{printed}");
+    assert!(!printed.contains("/hidden is gone"), "{printed}");
+    assert!(printed.contains("\nafter 6\n") && printed.contains("\nlast 4\n"), "{printed}");
+    assert!(printed.ends_with("\nof-hidden\nof-there\n"), "{printed}");
+}

@@ -74,6 +74,7 @@ pub(crate) const ALL: &[Probe] = &[
     mounts::OVERLAY,
     store::PLACE,
     store::EXCHANGE,
+    store::LEFTOVERS,
     filter::LISTENER,
     processes::SET_TID,
     processes::GET_FD,

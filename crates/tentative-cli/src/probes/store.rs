@@ -34,6 +34,28 @@ pub(super) const PLACE: Probe = Probe {
     },
 };
 
+/// What transactions of stores that are gone have left on other file systems.
+pub(super) const LEFTOVERS: Probe = Probe {
+    name: "leftovers",
+    title: "nothing is left of stores that are gone",
+    need: Need::Optional,
+    attempt: |_| {
+        let orphans = tentative::files::places::orphans().map_err(|error| unusable("look for it", &error))?;
+        match orphans.first() {
+            None => Ok("nothing on any file system".to_owned()),
+            Some(one) => Err(Failure {
+                found: format!(
+                    "{} of {}, and {} more",
+                    one.place.display(),
+                    one.store.display(),
+                    orphans.len() - 1
+                ),
+                remedy: Some("'tentative recover' removes it".to_owned()),
+            }),
+        }
+    },
+};
+
 /// Exchanging two names in one step.
 pub(super) const EXCHANGE: Probe = Probe {
     name: "rename-exchange",

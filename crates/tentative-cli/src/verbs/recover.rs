@@ -1,8 +1,12 @@
 //! `tentative recover`: finishes commits that were interrupted and discards what cannot be kept.
 //!
-//! Every other verb does the same before anything else; this one says when there was nothing to do.
+//! Every other verb does the same before anything else; this one says when there was nothing to do, and also removes what
+//! transactions of stores that were deleted by hand have left on other file systems.
 
-use tentative::{record::State, store::Store};
+use tentative::{
+    record::State,
+    store::{Store, sweep},
+};
 use tentative_report::json::{self, Recovery};
 
 use crate::{
@@ -15,8 +19,9 @@ use crate::{
 
 /// Recovers the store and prints what that did.
 pub(crate) fn run(arguments: &Arguments, streams: &Streams) -> Result<End, CommandError> {
-    let recovered: Vec<Recovery> =
-        Store::open_default()?.recover()?.iter().map(selection::recovery).collect();
+    let mut done = Store::open_default()?.recover()?;
+    done.extend(sweep()?);
+    let recovered: Vec<Recovery> = done.iter().map(selection::recovery).collect();
     if arguments.json {
         streams.print(&json::recover(&recovered))?;
     } else if recovered.is_empty() {

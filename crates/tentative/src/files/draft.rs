@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeSet,
     env, fs, io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -17,11 +17,11 @@ use crate::{
         ancestors, attributes,
         moment::Moment,
         mountinfo::{self, Mount},
-        name,
+        name, places,
         plan::{Cover, CoverKind, Plan, PlanError, Privilege},
     },
     layer::Layer,
-    store::{self, Transaction},
+    store::Transaction,
 };
 
 /// Trees that the sandbox makes itself.
@@ -107,7 +107,7 @@ fn is_ours(mount: &Mount) -> bool {
 }
 
 /// Directories on which an ordinary user's writes are likely: tried for upper directories, and copied up beforehand.
-fn homes() -> Vec<PathBuf> {
+pub(super) fn homes() -> Vec<PathBuf> {
     let mut homes: Vec<PathBuf> = ["HOME", "TMPDIR"]
         .iter()
         .filter_map(|variable| env::var_os(variable).map(PathBuf::from))
@@ -277,8 +277,8 @@ impl Drafting<'_> {
         for candidate in candidates {
             let usable = mountinfo::mount_of(&candidate) == Some(mount.id)
                 && accessat(CWD, &candidate, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_ok();
-            let shared = candidate.join(shared_name());
-            if usable && is_own_or_absent(&shared) {
+            let shared = candidate.join(places::shared_name());
+            if usable && places::is_own_or_absent(&shared) {
                 let place = shared.join(self.store.file_name()?);
                 if self.places.insert(place.clone()) {
                     self.hide(&shared);
@@ -288,37 +288,6 @@ impl Drafting<'_> {
         }
         None
     }
-}
-
-/// `.tentative-UID`: holds the transactions of one user on a file system that the store is not on.
-fn shared_name() -> String {
-    format!(".tentative-{}", rustix::process::geteuid().as_raw())
-}
-
-fn is_own_or_absent(shared: &Path) -> bool {
-    match fs::symlink_metadata(shared) {
-        Ok(metadata) => {
-            metadata.is_dir()
-                && metadata.uid() == rustix::process::geteuid().as_raw()
-                && metadata.mode() & 0o077 == 0
-        }
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
-    }
-}
-
-/// Makes a transaction's directory on another file system, with the shared one above it.
-pub(super) fn make_place(place: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.mode(0o700);
-    if let Some(shared) = place.parent() {
-        match builder.create(shared) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ if !is_own_or_absent(shared) => return Err(io::ErrorKind::PermissionDenied.into()),
-            Ok(()) => store::spread(shared),
-            Err(_) => {}
-        }
-    }
-    builder.create(place)
 }
 
 fn is_copied_into_skeleton(path: &Path, metadata: &fs::Metadata) -> bool {

@@ -14,6 +14,7 @@ pub mod moment;
 pub mod mount;
 pub mod mountinfo;
 pub mod name;
+pub mod places;
 pub mod plan;
 mod scan;
 pub mod stage;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     containment::Gap,
-    files::{attributes, draft, moment::Moment, name},
+    files::{attributes, draft, moment::Moment, name, places},
     store::{StoreError, Transaction},
 };
 
@@ -165,7 +165,7 @@ impl Plan {
         let mut plan = draft::draft(transaction, privilege)?;
         // Saved before anything is made outside the store, so that a crash from here on leaves nothing unnamed.
         transaction.save_plan(&plan).map_err(PlanError::Save)?;
-        plan.build()?;
+        plan.build(transaction)?;
         plan.begun = Moment::now(transaction.dir())
             .map_err(|source| PlanError::Moment { path: transaction.dir().to_owned(), source })?;
         Ok(plan)
@@ -227,9 +227,11 @@ impl Plan {
         }
     }
 
-    fn build(&self) -> Result<(), PlanError> {
+    fn build(&self, transaction: &Transaction) -> Result<(), PlanError> {
         for place in &self.places {
-            draft::make_place(place).map_err(|source| PlanError::Prepare { path: place.clone(), source })?;
+            let lock = places::make(place, transaction.dir())
+                .map_err(|source| PlanError::Prepare { path: place.clone(), source })?;
+            transaction.hold(lock);
         }
         self.covers.iter().try_for_each(|cover| self.build_cover(cover))
     }

@@ -23,7 +23,7 @@ use rustix::fs::{CWD, FlockOperation, IFlags, Mode, OFlags, flock, ioctl_getflag
 
 pub use error::{ResolveError, StoreError};
 pub use id::Id;
-pub use recover::{Outcome, Recovered};
+pub use recover::{Outcome, Recovered, sweep};
 pub use transaction::{Phase, Transaction};
 
 use crate::{

@@ -3,7 +3,9 @@
 //! A journal with a commit record is rolled forward. A durable pending transaction is kept. Everything else is discarded,
 //! and what a power loss may have torn is named. Transactions that somebody owns are left alone.
 
-use crate::files::{apply::Published, stage};
+use std::path::PathBuf;
+
+use crate::files::{apply::Published, places, stage};
 
 use super::{Id, Phase, Store, StoreError, Transaction, transaction::boot_id, try_lock};
 
@@ -18,6 +20,11 @@ pub enum Outcome {
     Kept,
     /// It was being kept when the machine stopped: its files may be torn, so it is gone.
     Torn,
+    /// Its store was deleted by hand; what it had on another file system is gone now.
+    Orphaned {
+        /// Where its store was.
+        store: PathBuf,
+    },
     /// Its commit could not be carried to the end; it waits for the next recovery.
     Stuck {
         /// Why.
@@ -32,6 +39,23 @@ pub struct Recovered {
     pub id: Id,
     /// What was done.
     pub outcome: Outcome,
+}
+
+/// Removes what transactions of deleted stores have left on other file systems.
+///
+/// # Errors
+/// When the list of mounts cannot be read or something cannot be removed.
+pub fn sweep() -> Result<Vec<Recovered>, StoreError> {
+    let path = PathBuf::from("/proc/self/mountinfo");
+    let mut swept = Vec::new();
+    for orphan in places::orphans().map_err(|source| StoreError::Read { path, source })? {
+        let removed = places::remove_orphan(&orphan)?;
+        // It may have had several.
+        if removed && swept.last().is_none_or(|last: &Recovered| last.id != orphan.id) {
+            swept.push(Recovered { id: orphan.id, outcome: Outcome::Orphaned { store: orphan.store } });
+        }
+    }
+    Ok(swept)
 }
 
 impl Store {

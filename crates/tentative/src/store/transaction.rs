@@ -9,6 +9,7 @@ use std::{
     io::{self, Write as _},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use rustix::process::Pid;
@@ -67,6 +68,8 @@ pub struct Transaction {
     dir: PathBuf,
     /// Says by its lock that somebody lives who owns the directory.
     lock: OwnedFd,
+    /// Likewise, for its directories on other file systems.
+    locks: Box<Mutex<Vec<OwnedFd>>>,
     owner: Pid,
 }
 
@@ -83,7 +86,7 @@ impl Drop for Transaction {
 
 impl Transaction {
     pub(super) fn adopt(id: Id, dir: PathBuf, lock: OwnedFd) -> Transaction {
-        Transaction { id, dir, lock, owner: rustix::process::getpid() }
+        Transaction { id, dir, lock, locks: Box::default(), owner: rustix::process::getpid() }
     }
 
     /// Its id.
@@ -102,6 +105,11 @@ impl Transaction {
     #[must_use]
     pub fn store_root(&self) -> &Path {
         self.dir.parent().unwrap_or(&self.dir)
+    }
+
+    /// Holds the lock on one of its directories on other file systems as long as it is owned.
+    pub(crate) fn hold(&self, lock: OwnedFd) {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
     }
 
     /// Where it is in its life.
@@ -246,11 +254,7 @@ impl Transaction {
         }
         self.remove_beside()?;
         for place in places(&self.dir) {
-            tree::remove(&place)?;
-            if let Some(shared) = place.parent() {
-                // Other transactions may have theirs there.
-                let _ = fs::remove_dir(shared);
-            }
+            crate::files::places::remove(&place)?;
             crash::point("discard-place");
         }
         tree::remove(&self.dir)?;
