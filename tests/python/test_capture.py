@@ -9,7 +9,7 @@ import pytest
 import tentative
 
 #: What a user of pytest would write; run by a pytest of its own, with its defaults.
-INNER = '''
+INNER = """
 import os
 import subprocess
 import sys
@@ -70,7 +70,7 @@ def test_captured_apart(capfd):
     outcome = tentative.transaction(output="capture").run(print, "apart")
     assert outcome.stdout == b"apart\\\\n"
     assert capfd.readouterr().out == ""
-'''.replace("\\\\", "\\")
+""".replace("\\\\", "\\")
 
 
 def run_pytest(tmp_path, **variables):
@@ -81,7 +81,13 @@ def run_pytest(tmp_path, **variables):
     environment = {**os.environ, **variables}
     environment.pop("PYTEST_ADDOPTS", None)
     return subprocess.run(
-        command, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 

@@ -42,7 +42,13 @@ def run(tmp_path, script, **variables):
     environment = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}", **variables}
     command = ["unshare", "-m", "sh", "-ec", script]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
