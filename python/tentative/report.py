@@ -5,8 +5,10 @@ Plain values, read from the JSON of the library's record, whose names they keep.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 
@@ -134,6 +136,23 @@ def read_effects(document: Iterable[Mapping[str, Any]]) -> tuple[Effect, ...]:
         frames = None if where is None else tuple(Frame(**frame) for frame in where)
         effects.append(Effect(effect_class=fields.pop("class"), where=frames, **fields))
     return tuple(effects)
+
+
+@lru_cache(maxsize=8)
+def verdict_from(text: str) -> Verdict:
+    """Reads the record's verdict from its JSON; most transactions have the same."""
+    return read_verdict(json.loads(text))
+
+
+@lru_cache(maxsize=8)
+def containment_from(text: str) -> Containment:
+    """Reads the record's containment from its JSON; most transactions have the same."""
+    return read_containment(json.loads(text))
+
+
+def effects_from(text: str) -> tuple[Effect, ...]:
+    """Reads the record's effects from their JSON; most transactions have none."""
+    return () if text == "[]" else read_effects(json.loads(text))
 
 
 def read_verdict(document: Mapping[str, Any]) -> Verdict:

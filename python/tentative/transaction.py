@@ -7,7 +7,6 @@ ends as ``ended`` with an :class:`Outcome`, and after a rollback no instruction 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -28,7 +27,7 @@ from .errors import (
 )
 from .objects import Before, Found, ObjectChanges, find, resolve
 from .outcome import Outcome
-from .report import Effect, Verdict, read_containment, read_effects, read_verdict
+from .report import Effect, Verdict, containment_from, effects_from, verdict_from
 
 Output = Literal["live", "hold", "capture"]
 #: Decides in the origin, from the frozen outcome, whether a commit goes ahead.
@@ -118,14 +117,14 @@ class Transaction:
         """What crossed the sandbox; inside the transaction, so far."""
         if self._state != "inside":
             return self.outcome.effects
-        return read_effects(json.loads(self._inside().report().effects))
+        return effects_from(self._inside().report().effects)
 
     @property
     def verdict(self) -> Verdict:
         """Whether rolling back restores everything and a commit is exact; inside the transaction, so far."""
         if self._state != "inside":
             return self.outcome.verdict
-        return read_verdict(json.loads(self._inside().report().verdict))
+        return verdict_from(self._inside().report().verdict)
 
     # What the code inside can ask for.
 
@@ -365,9 +364,9 @@ class Transaction:
         self, outcome: Outcome, report: _tentative.Report, duration: float, objects: ObjectChanges
     ) -> None:
         outcome.changes = Changes(lambda: report.changes, lambda: dict(report.memory), lambda: objects)
-        outcome.effects = read_effects(json.loads(report.effects))
-        outcome.verdict = read_verdict(json.loads(report.verdict))
-        outcome.containment = read_containment(json.loads(report.containment))
+        outcome.effects = effects_from(report.effects)
+        outcome.verdict = verdict_from(report.verdict)
+        outcome.containment = containment_from(report.containment)
         outcome.stdout, outcome.stderr = report.stdout, report.stderr
         outcome.duration = duration
 

@@ -171,6 +171,18 @@ pub(crate) fn identity(fd: usize) -> Result<(u64, u64, u32), Errno> {
     stamp(fd).map(|stamp| (stamp.device, stamp.inode, stamp.mode))
 }
 
+/// How many links a path has.
+pub(crate) fn links(path_with_nul: &[u8]) -> Result<usize, Errno> {
+    let mut stat = core::mem::MaybeUninit::<libc::stat>::zeroed();
+    let (directory, path) = (libc::AT_FDCWD as isize as usize, path_with_nul.as_ptr() as usize);
+    let arguments = [directory, path, stat.as_mut_ptr() as usize, 0, 0, 0];
+    // SAFETY: the path is NUL-terminated, and the kernel fills in one structure of its own layout, which the C library
+    // shares on 64 bits.
+    unsafe { raw::syscall(libc::SYS_newfstatat, arguments) }?;
+    // SAFETY: zeroed bytes are a valid value, and the kernel wrote a valid one.
+    Ok(unsafe { stat.assume_init() }.st_nlink as usize)
+}
+
 /// What a descriptor's file is like now.
 pub(crate) fn stamp(fd: usize) -> Result<Stamp, Errno> {
     let mut stat = core::mem::MaybeUninit::<libc::stat>::zeroed();

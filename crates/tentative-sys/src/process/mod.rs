@@ -4,4 +4,4 @@ pub mod copies;
 pub mod descriptors;
 pub mod detached;
 pub mod offsets;
-pub(crate) mod state;
+pub mod state;

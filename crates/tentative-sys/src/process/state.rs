@@ -39,6 +39,20 @@ pub(crate) fn set_limit(which: usize, pair: &[u64; 2]) {
     limit(which, Some(pair));
 }
 
+/// The file mode mask of the calling process, read by setting it for an instant; none while other threads run, which
+/// could make a file meanwhile.
+#[must_use]
+pub fn umask() -> Option<u32> {
+    if crate::transplant::count_threads() != Ok(1) {
+        return None;
+    }
+    let signals = crate::threads::state::set_mask(u64::MAX);
+    let mask = raw::umask(0o777).unwrap_or(0);
+    let _cannot_fail = raw::umask(mask);
+    crate::threads::state::set_mask(signals);
+    Some(mask as u32)
+}
+
 impl ProcessState {
     /// Captures the calling process.
     pub(crate) fn capture_into(&mut self) {

@@ -33,7 +33,7 @@ pub(super) fn start(control: &mut Control) -> ! {
     if let Err((index, errno)) = enter(control) {
         fail(control, index, errno);
     }
-    for (which, timer) in control.plan.before.timers.iter().enumerate() {
+    for (which, timer) in control.plan.timers.iter().enumerate() {
         if timer.0 != [0; 4] {
             set_timer(which, timer);
         }

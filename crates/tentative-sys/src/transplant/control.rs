@@ -14,9 +14,10 @@ use crate::{
     process::descriptors::{FdOp, MAX_FDS},
     process::state::ProcessState,
     raw,
-    threads::state::ThreadState,
+    threads::state::{Action, IntervalTimer, ThreadState},
     transplant::{
         copies::WriteBack,
+        fetch::Job,
         stage::{Edit, Run},
     },
 };
@@ -198,7 +199,9 @@ pub(crate) struct Plan {
     pub(crate) saved_mask: u64,
     pub(crate) dumpable: usize,
     pub(crate) pid: i32,
-    pub(crate) before: ThreadState,
+    /// What the origin does with SIGCHLD, and its interval timers.
+    pub(crate) child_action: Action,
+    pub(crate) timers: [IntervalTimer; 3],
 }
 
 /// How far the monitor is with the files of a commit.
@@ -247,6 +250,7 @@ pub(crate) struct Origin {
     pub(crate) own_count: usize,
     pub(crate) branch_count: usize,
     pub(crate) run_count: usize,
+    pub(crate) job_count: usize,
     pub(crate) edit_count: usize,
     pub(crate) fd_count: usize,
     /// Above every number of the program's.
@@ -283,6 +287,7 @@ pub(crate) struct Control {
     pub(crate) branch_vmas: [Vma; MAX_VMAS],
     pub(crate) edits: [Edit; MAX_EDITS],
     pub(crate) runs: [Run; MAX_RUNS],
+    pub(crate) jobs: [Job; MAX_RUNS],
     pub(crate) fds: [FdOp; MAX_FDS],
     pub(crate) write_backs: [WriteBack; MAX_FDS],
     /// In the branch's copy: what it installed at the inherited numbers, by inode.

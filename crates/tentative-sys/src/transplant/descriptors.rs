@@ -8,7 +8,7 @@ use super::{
     Entry, apply,
     begin::entry_of,
     control::{Control, Refusal, Step},
-    copies, stage,
+    copies, fetch,
 };
 use crate::{
     process::descriptors::{
@@ -190,7 +190,7 @@ fn inherited(control: &Control, entry: &Entry<'_>, number: i32) -> Option<(Inher
             let mut installed = 0u64;
             let remote = (&raw const control.installed[index]) as usize;
             let local = (&raw mut installed) as usize;
-            let got = stage::read_memory(control.origin.branch, local, remote, size_of::<u64>());
+            let got = fetch::read_memory(control.origin.branch, local, remote, size_of::<u64>());
             return (got == Ok(size_of::<u64>())).then_some((planned, installed));
         }
     }

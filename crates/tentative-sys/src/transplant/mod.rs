@@ -14,6 +14,7 @@ mod branch;
 mod control;
 mod copies;
 mod descriptors;
+mod fetch;
 mod maps_of;
 pub(crate) mod stage;
 pub mod talk;

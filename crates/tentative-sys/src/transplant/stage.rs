@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::{
     begin::entry_of,
     control::{Area, Control, Counts, ENTRIES, MAX_VMAS, Refusal, Step},
+    fetch::{self, read_memory},
 };
 use crate::{
     crash,
@@ -93,92 +94,10 @@ impl Walk {
     }
 }
 
-/// `process_vm_readv` of one range; returns how many bytes came.
-pub(crate) fn read_memory(pid: i32, local: usize, remote: usize, length: usize) -> raw::Answer {
-    transfer(libc::SYS_process_vm_readv, pid, &[[local, length]], &[[remote, length]])
-}
-
-/// `process_vm_writev` of one range; returns how many bytes went.
-pub(crate) fn write_memory(pid: i32, local: usize, remote: usize, length: usize) -> raw::Answer {
-    transfer(libc::SYS_process_vm_writev, pid, &[[local, length]], &[[remote, length]])
-}
-
-fn transfer(call: i64, pid: i32, local: &[[usize; 2]], remote: &[[usize; 2]]) -> raw::Answer {
-    let arguments =
-        [pid as usize, local.as_ptr() as usize, local.len(), remote.as_ptr() as usize, remote.len(), 0];
-    // SAFETY: the local ranges are memory of the control area or mappings that staging made, of these lengths.
-    unsafe { raw::syscall(call, arguments) }
-}
-
-/// Copies of the branch's memory, many ranges a call.
-struct Fetch {
-    pid: i32,
-    local: [[usize; 2]; 256],
-    remote: [[usize; 2]; 256],
-    count: usize,
-    bytes: usize,
-}
-
-impl Fetch {
-    fn new(pid: i32) -> Fetch {
-        Fetch { pid, local: [[0; 2]; 256], remote: [[0; 2]; 256], count: 0, bytes: 0 }
-    }
-
-    fn add(&mut self, local: usize, remote: usize, length: usize) -> Result<(), Errno> {
-        if self.count == self.local.len() {
-            self.flush()?;
-        }
-        self.local[self.count] = [local, length];
-        self.remote[self.count] = [remote, length];
-        self.count += 1;
-        self.bytes += length;
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), Errno> {
-        let (count, bytes) = (self.count, self.bytes);
-        (self.count, self.bytes) = (0, 0);
-        if count == 0 {
-            return Ok(());
-        }
-        let call = libc::SYS_process_vm_readv;
-        if transfer(call, self.pid, &self.local[..count], &self.remote[..count]) == Ok(bytes) {
-            return Ok(());
-        }
-        // Something in there is not readable that way (no permission to read, guard regions): one at a time.
-        for index in 0..count {
-            let ([local, length], [remote, _]) = (self.local[index], self.remote[index]);
-            if read_memory(self.pid, local, remote, length) != Ok(length) {
-                read_through_file(self.pid, local, remote, length)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reads memory that its protection hides, through `/proc/PID/mem`.
-fn read_through_file(pid: i32, local: usize, remote: usize, length: usize) -> Result<(), Errno> {
-    let mut path = [0; 64];
-    let fd = raw::open(proc_path(&mut path, b"/proc/", pid, b"/mem"), libc::O_RDONLY | libc::O_CLOEXEC)?;
-    let mut done = 0;
-    while done < length {
-        let arguments = [fd, local + done, length - done, remote + done, 0, 0];
-        // SAFETY: the local range was made by staging, of this length.
-        match unsafe { raw::syscall(libc::SYS_pread64, arguments) } {
-            Ok(got) if got > 0 => done += got,
-            answer => {
-                let _own = raw::close(fd);
-                return Err(answer.err().unwrap_or(Errno::IO));
-            }
-        }
-    }
-    raw::close(fd).map(drop)
-}
-
 /// A step of staging that failed.
-type Failure = Refusal;
+pub(super) type Failure = Refusal;
 
-fn failed(step: Step, subject: usize) -> impl Fn(Errno) -> Failure {
+pub(super) fn failed(step: Step, subject: usize) -> impl Fn(Errno) -> Failure {
     move |errno| Refusal { step, errno: errno.raw_os_error(), subject }
 }
 
@@ -381,7 +300,7 @@ fn next_segment(control: &Control, walk: &mut Walk) -> Option<Segment> {
 /// Stages the memory.
 pub(super) fn memory(control: &mut Control) -> Result<(), Failure> {
     control.origin.reply.counts = Counts::default();
-    (control.origin.run_count, control.origin.edit_count) = (0, 0);
+    (control.origin.run_count, control.origin.edit_count, control.origin.job_count) = (0, 0, 0);
     (control.origin.scratch_from, control.origin.scratch_to) = (0, 0);
     look(control)?;
     crash::point("stage.looked");
@@ -393,7 +312,8 @@ pub(super) fn memory(control: &mut Control) -> Result<(), Failure> {
     keep_unforked(control)?;
     check_budget(control)?;
     crash::point("stage.mapped");
-    fetch_runs(control)?;
+    place_runs(control)?;
+    fetch::all(control)?;
     crash::point("stage.fetched");
     Ok(())
 }
@@ -465,6 +385,7 @@ fn stage_new(control: &mut Control, segment: &Segment, branch: &Vma, occupied: b
     };
     fill(control, segment, branch, place, whole)?;
     if branch.protection != libc::PROT_READ | libc::PROT_WRITE && branch.kind != Kind::Stack {
+        fetch::all(control)?;
         // SAFETY: the mapping was just made and nobody uses it yet.
         unsafe { raw::mprotect(place, length, branch.protection) }
             .map_err(failed(Step::Map, segment.start))?;
@@ -480,17 +401,6 @@ fn touch_stack(address: usize) {
     let _zero = unsafe { core::ptr::read_volatile(pointer) };
 }
 
-/// Stretches of this length are populated at once: one walk is cheaper than a fault for every page.
-const POPULATE_FROM: usize = 16 * PAGE;
-const MADV_POPULATE_WRITE: i32 = 23;
-
-fn populate(start: usize, length: usize) {
-    if length >= POPULATE_FROM {
-        // SAFETY: memory that staging made and nobody uses yet; its content stays.
-        let _faults_do_it_before_linux_5_14 = unsafe { raw::madvise(start, length, MADV_POPULATE_WRITE) };
-    }
-}
-
 /// Fetches the content of a new mapping: its private pages, or everything.
 fn fill(
     control: &mut Control,
@@ -499,14 +409,13 @@ fn fill(
     place: usize,
     whole: bool,
 ) -> Result<(), Failure> {
-    let mut fetch = Fetch::new(control.origin.branch);
-    let refuse = failed(Step::Copy, segment.start);
     let moved = place.wrapping_sub(segment.start);
     if whole {
+        let pid = control.origin.branch;
         let mut at = segment.start;
         while at < segment.end {
             // Page by page: what lies behind the end of a file cannot be read and stays zero.
-            let _beyond_the_file = read_memory(fetch.pid, at.wrapping_add(moved), at, PAGE);
+            let _beyond_the_file = read_memory(pid, at.wrapping_add(moved), at, PAGE);
             at += PAGE;
         }
         return Ok(());
@@ -516,10 +425,8 @@ fn fill(
     }
     each_new(control, (segment.start, segment.end), |control, start, length| {
         control.origin.reply.counts.pages_new += (length / PAGE) as u64;
-        populate(start.wrapping_add(moved), length);
-        fetch.add(start.wrapping_add(moved), start, length).map_err(&refuse)
-    })?;
-    fetch.flush().map_err(&refuse)
+        fetch::push(control, start.wrapping_add(moved), start, length).map_err(failed(Step::Budget, start))
+    })
 }
 
 /// Maps memory for a segment at `place`, readable and writable; says whether its whole content must be copied.
@@ -640,8 +547,8 @@ fn grow_break(control: &mut Control) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Fetches the changed pages into one scratch mapping.
-fn fetch_runs(control: &mut Control) -> Result<(), Failure> {
+/// Makes one scratch mapping for the changed pages.
+fn place_runs(control: &mut Control) -> Result<(), Failure> {
     let count = control.origin.run_count;
     let total: usize = control.runs[..count].iter().map(|run| run.length).sum();
     if total == 0 {
@@ -654,17 +561,15 @@ fn fetch_runs(control: &mut Control) -> Result<(), Failure> {
         .map_err(failed(Step::Map, scratch))?;
     push_edit(control, EditKind::Nothing, scratch, total, scratch, 0)?;
     control.origin.scratch_from = scratch;
-    populate(scratch, total);
-    let mut fetch = Fetch::new(control.origin.branch);
     let mut at = scratch;
     for index in 0..count {
         let run = &mut control.runs[index];
         run.scratch = at;
         let (address, length) = (run.address, run.length);
+        fetch::push(control, at, address, length).map_err(failed(Step::Budget, address))?;
         at += length;
-        fetch.add(run.scratch, address, length).map_err(failed(Step::Copy, address))?;
     }
-    fetch.flush().map_err(failed(Step::Copy, scratch))
+    Ok(())
 }
 
 /// Refuses when the kernel's limit of mappings could be met while applying, when it would be too late.

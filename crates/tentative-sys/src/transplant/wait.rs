@@ -10,7 +10,7 @@ use super::{
     apply,
     begin::entry_of,
     control::{Control, Ending, Origin, Request, Step, arrival, ask},
-    resumption, stage, talk,
+    fetch, resumption, stage, talk,
 };
 use crate::{
     arch, crash, raw,
@@ -77,7 +77,7 @@ pub(super) fn prepare(control: &mut Control) -> Result<(), Errno> {
     let signalfd = unsafe { raw::syscall(libc::SYS_signalfd4, [usize::MAX, mask, 8, flags, 0, 0]) }?;
     control.origin.signalfd = signalfd as i32;
     watch_child_signals(control);
-    for (which, timer) in control.plan.before.timers.iter().enumerate() {
+    for (which, timer) in control.plan.timers.iter().enumerate() {
         if timer.0 != [0; 4] {
             set_timer(which, &IntervalTimer::default());
         }
@@ -94,10 +94,8 @@ pub(super) fn prepare(control: &mut Control) -> Result<(), Errno> {
 
 /// A stop is told by SIGCHLD, which must not be ignored for that.
 fn watch_child_signals(control: &Control) {
-    let index = libc::SIGCHLD as usize - 1;
-    if control.plan.before.actions[index].handler == libc::SIG_IGN
-        || control.plan.before.actions[index].flags & libc::SA_NOCLDSTOP as u64 != 0
-    {
+    let action = control.plan.child_action;
+    if action.handler == libc::SIG_IGN || action.flags & libc::SA_NOCLDSTOP as u64 != 0 {
         set_action(libc::SIGCHLD as usize, &Action::default());
     }
 }
@@ -240,7 +238,7 @@ fn look_at_branch(control: &mut Control) {
 fn read_request(control: &mut Control) -> Result<(), Errno> {
     let remote = (&raw const control.request) as usize;
     let local = (&raw mut control.origin.request) as usize;
-    let got = stage::read_memory(control.origin.branch, local, remote, size_of::<Request>())?;
+    let got = fetch::read_memory(control.origin.branch, local, remote, size_of::<Request>())?;
     if got == size_of::<Request>() { Ok(()) } else { Err(Errno::FAULT) }
 }
 
@@ -282,14 +280,14 @@ fn relay_findings(control: &Control) -> Result<usize, Errno> {
         let words = message.words();
         if words.len() <= room {
             let local = words.as_ptr().expose_provenance();
-            let _gone_if_failed = stage::write_memory(control.origin.branch, local, remote, words.len());
+            let _gone_if_failed = fetch::write_memory(control.origin.branch, local, remote, words.len());
         }
         return Ok(words.len());
     };
     if length > 0 && length <= room {
         // SAFETY: a fresh mapping at an address of the kernel's choice.
         let local = unsafe { raw::mmap(0, length, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0) }?;
-        let _gone_if_failed = stage::write_memory(control.origin.branch, local, remote, length);
+        let _gone_if_failed = fetch::write_memory(control.origin.branch, local, remote, length);
         // SAFETY: the mapping just made.
         let _own = unsafe { raw::munmap(local, length) };
     }
@@ -312,7 +310,7 @@ pub(super) fn reply(control: &mut Control, value: u64) {
     let local = (&raw const control.origin.reply) as usize;
     let remote = (&raw const control.reply) as usize;
     let length = size_of_val(&control.origin.reply);
-    let _gone_if_failed = stage::write_memory(control.origin.branch, local, remote, length);
+    let _gone_if_failed = fetch::write_memory(control.origin.branch, local, remote, length);
     let _gone_if_failed = raw::pidfd_send_signal(control.origin.pidfd as usize, libc::SIGCONT as usize, 0, 0);
 }
 
@@ -347,7 +345,7 @@ fn fetch_payload(control: &mut Control) {
     else {
         return;
     };
-    let got = stage::read_memory(control.origin.branch, local, remote, length);
+    let got = fetch::read_memory(control.origin.branch, local, remote, length);
     control.origin.payload = local;
     control.origin.payload_len = if got == Ok(length) { length } else { 0 };
     if control.origin.payload_len == 0 {
@@ -398,8 +396,7 @@ pub(super) fn release(control: &mut Control) {
 }
 
 fn restore_child_signals(control: &Control) {
-    let index = libc::SIGCHLD as usize - 1;
-    set_action(libc::SIGCHLD as usize, &control.plan.before.actions[index]);
+    set_action(libc::SIGCHLD as usize, &control.plan.child_action);
 }
 
 /// SIGCHLD is one bit: if a child of the host's own has ended meanwhile, it is raised again.
@@ -415,7 +412,7 @@ pub(super) fn arrive(control: &mut Control, value: u64) -> ! {
     crash::point("rollback.branch-ended");
     release(control);
     let elapsed_us = now_ms().saturating_sub(control.origin.started_ms) as i64 * 1000;
-    for (which, timer) in control.plan.before.timers.iter().enumerate() {
+    for (which, timer) in control.plan.timers.iter().enumerate() {
         if timer.0 != [0; 4] {
             set_timer(which, &later(timer, elapsed_us));
         }

@@ -2,7 +2,7 @@
 //!
 //! The environment is the interpreter's to compare: the library does not know which of several copies counts.
 
-use std::{io::Read as _, path::PathBuf};
+use std::path::PathBuf;
 
 use rustix::process::{Resource, Rlimit, getrlimit};
 
@@ -103,12 +103,12 @@ fn limit(limit: &Rlimit) -> String {
     format!("{} of {}", number(limit.current), number(limit.maximum))
 }
 
-/// The file mode mask, without the race of setting it.
+/// The file mode mask, without the race of setting it where other threads run.
 fn umask() -> Option<String> {
-    let mut text = [0; 4096];
-    // One read: the kernel writes the list anew for each.
-    let length = std::fs::File::open("/proc/self/status").ok()?.read(&mut text).ok()?;
-    let status = String::from_utf8_lossy(&text[..length]);
+    if let Some(mask) = tentative_sys::process::state::umask() {
+        return Some(format!("{mask:04o}"));
+    }
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
     status.lines().find_map(|line| line.strip_prefix("Umask:")).map(|mask| mask.trim().to_owned())
 }
 
