@@ -15,6 +15,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -204,7 +205,9 @@ def ordinary_user(needed: list[Path]) -> Iterator[OrdinaryUser]:
     user = OrdinaryUser(name, [path.resolve() for path in needed])
     try:
         home.chmod(0o755)
-        yield user
+        # Somebody else's file in /tmp, which he may not remove: a test wants one.
+        with tempfile.NamedTemporaryFile(prefix="of-somebody-else-", dir="/tmp"):
+            yield user
     finally:
         deadline = time.monotonic() + 5
         while (left := user.processes()) and time.monotonic() < deadline:

@@ -363,3 +363,40 @@ fn what_a_deleted_store_has_left_elsewhere_is_swept_and_nothing_else() {
     assert!(printed.contains("\nafter 6\n") && printed.contains("\nlast 4\n"), "{printed}");
     assert!(printed.ends_with("\nof-hidden\nof-there\n"), "{printed}");
 }
+
+#[test]
+fn what_is_kept_can_be_mounted_again() {
+    require!(Feature::Overlay, Feature::Root);
+    let environment = Environment::new();
+    let id = keep(&environment, "echo text > made");
+    let plan = fs::read_to_string(environment.store().join(&id).join("plan.json")).expect("there is a plan");
+    let plan: Value = serde_json::from_str(&plan).expect("it is JSON");
+    let covers = plan["covers"].as_array().expect("a list");
+    let holds = |cover: &&Value| {
+        let path = cover["path"].as_str().expect("a path");
+        cover["kind"]["kind"] == "overlay" && environment.work().starts_with(path)
+    };
+    let cover = covers.iter().filter(holds).max_by_key(|cover| cover["path"].as_str().map(str::len));
+    let cover = cover.expect("the work directory is covered");
+    let part = |name: &str| cover["kind"][name].as_str().expect("a path").to_owned();
+    let below = environment
+        .work()
+        .strip_prefix(cover["path"].as_str().expect("a path"))
+        .expect("below it")
+        .to_owned();
+    let mount = format!(
+        "mount -t overlay -o userxattr,lowerdir={},upperdir={},workdir={} overlay /mnt",
+        part("lower"),
+        part("upper"),
+        part("work")
+    );
+    let script = format!("{mount} && cat /mnt/{}/made", below.display());
+    let output =
+        environment.command("unshare").args(["-m", "sh", "-c", &script]).output().expect("it starts");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "text\n", "{}", said(&output));
+    // With the mark the kernel refuses.
+    let script = format!("mkdir -p {0}/work/incompat/volatile && {mount}", part("work"));
+    let output =
+        environment.command("unshare").args(["-m", "sh", "-c", &script]).output().expect("it starts");
+    assert!(!output.status.success(), "the mark means something");
+}

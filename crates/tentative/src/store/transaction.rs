@@ -20,7 +20,11 @@ use super::{Id, StoreError, replace, spare};
 use crate::{
     containment::{Containment, Gap},
     effect::Effect,
-    files::{name, plan::Plan, tree},
+    files::{
+        name,
+        plan::{CoverKind, Plan},
+        tree,
+    },
     layer::Layer,
     record::{Record, State},
 };
@@ -232,10 +236,22 @@ impl Transaction {
             tree::sync(directory)?;
             crash::point("keep-synced");
         }
+        self.clear_volatile()?;
         self.set_phase(&Phase::Pending)?;
         // Room that stays with it does no harm.
         let _ = spare::release(&self.dir.join(PLAN));
         crash::point("keep-done");
+        Ok(())
+    }
+
+    /// Takes the mark off that keeps an upper directory from being mounted again: its files are on disk now.
+    fn clear_volatile(&self) -> Result<(), StoreError> {
+        let covers = self.has_plan().then(|| self.plan()).transpose()?.map(|plan| plan.covers);
+        for cover in covers.into_iter().flatten() {
+            let CoverKind::Overlay { work, .. } = cover.kind else { continue };
+            // The kernel's own directory, where the mark is too; a mount makes it anew.
+            tree::remove(&work.join("work"))?;
+        }
         Ok(())
     }
 

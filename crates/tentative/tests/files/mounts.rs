@@ -9,6 +9,8 @@ use tentative::files::{
     stage::{StageError, StageOptions, stage},
 };
 
+use tentative_testkit::{Feature, require};
+
 use crate::{
     inside::{Place, run},
     tree,
@@ -16,9 +18,7 @@ use crate::{
 
 /// Runs one of the ignored tests below in a fresh mount namespace.
 fn in_own_namespace(name: &str) {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
+    require!(Feature::Root);
     let output = Command::new("unshare")
         .args(["--mount", "--propagation", "private"])
         .arg(env::current_exe().unwrap())
