@@ -105,7 +105,9 @@ fn enter(control: &mut Control) -> Result<(), (usize, Errno)> {
         set_limit(libc::RLIMIT_NOFILE as usize, &limit);
     }
     crate::kin::drop_capabilities_raw(entry.capabilities).map_err(elsewhere)?;
-    if !entry.filter.is_empty() {
+    if entry.outer >= 0 {
+        crate::kin::join_monitor(entry.outer).map_err(elsewhere)?;
+    } else if !entry.filter.is_empty() {
         let listener = crate::world::install_filter_raw(entry.filter).map_err(elsewhere)?;
         crate::kin::send_fd_raw(entry.monitor, listener).map_err(elsewhere)?;
         raw::close(listener as usize).map_err(elsewhere)?;

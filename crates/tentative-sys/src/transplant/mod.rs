@@ -53,6 +53,9 @@ pub struct Entry<'a> {
     pub same_pid: bool,
     /// The compiled filter; empty for none.
     pub filter: &'a [Instruction],
+    /// Socket by which the branch joins the monitor around this transaction, whose filter it has already; -1 when
+    /// there is none and the branch installs the filter itself.
+    pub outer: RawFd,
     /// Socket to the monitor.
     pub monitor: RawFd,
     /// Every descriptor that is the transaction's and not the program's: the branch loses them, the origin keeps them.

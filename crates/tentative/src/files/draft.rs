@@ -201,17 +201,21 @@ impl Drafting<'_> {
         self.push_overlay(directory, mount, near, Some(skeleton));
         for entry in entries {
             let entry = entry?;
-            let (path, kind) = (entry.path(), entry.file_type()?);
-            if self.is_mount_point(&path) || kind.is_symlink() {
+            let path = entry.path();
+            let metadata = match entry.metadata() {
+                Err(error) if was_removed(&error, &path) => continue,
+                result => result?,
+            };
+            if self.is_mount_point(&path) || metadata.is_symlink() {
                 continue;
             }
-            if kind.is_dir() {
+            if metadata.is_dir() {
                 if self.holds_mounts(&path) {
                     self.cover_split(&path, mount, near)?;
-                } else if !ancestors::has_no_use(&path, &entry.metadata()?) {
+                } else if !ancestors::has_no_use(&path, &metadata) {
                     self.cover_directory(&path, mount, near);
                 }
-            } else if entry.metadata().is_ok_and(|metadata| !is_copied_into_skeleton(&path, &metadata)) {
+            } else if !is_copied_into_skeleton(&path, &metadata) {
                 self.push(&path, mount, CoverKind::ReadOnly);
                 let reason = format!("{} is read-only inside: mounts lie beside it", name::shown(&path));
                 self.gaps.push(Gap { layer: Layer::Files, reason });
@@ -296,16 +300,24 @@ fn is_copied_into_skeleton(path: &Path, metadata: &fs::Metadata) -> bool {
         && accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS).is_ok()
 }
 
+/// Whether an error means that somebody removed the path meanwhile. Inside another transaction its overlay may say so by
+/// a stale handle, and may still find by name what was removed from below it: the directory that it was in is asked too.
+pub(super) fn was_removed(error: &io::Error, path: &Path) -> bool {
+    let listed = || {
+        let mut entries = fs::read_dir(path.parent()?).ok()?.filter_map(Result::ok);
+        Some(entries.any(|entry| Some(entry.file_name().as_os_str()) == path.file_name()))
+    };
+    let says_so = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle);
+    says_so && (fs::symlink_metadata(path).is_err() || listed() == Some(false))
+}
+
 /// Fills a skeleton: directories empty, symbolic links and small files as they are, the rest as places to mount on.
 pub(super) fn make_skeleton(directory: &Path, skeleton: &Path) -> io::Result<()> {
     fs::create_dir_all(skeleton)?;
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         match make_in_skeleton(&entry, skeleton) {
-            // Removed by somebody meanwhile.
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(entry.path()).is_err() => {
-            }
+            Err(error) if was_removed(&error, &entry.path()) => {}
             result => result?,
         }
     }

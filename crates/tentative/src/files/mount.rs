@@ -19,7 +19,10 @@ use rustix::{
 };
 use tentative_sys::files::mount::set_read_only;
 
-use crate::files::plan::{Cover, CoverKind, Plan, Privilege};
+use crate::files::{
+    draft,
+    plan::{Cover, CoverKind, Plan, Privilege},
+};
 
 /// What the sandbox mounts afresh; covers below it wait for [`Plan::mount_devices`].
 const DEVICES: &str = "/dev";
@@ -124,8 +127,10 @@ impl Plan {
         if cover.kind == CoverKind::Hidden && !point.exists() {
             return Ok(());
         }
-        move_mount(&made, "", CWD, &point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-            .map_err(|source| MountError::Attach { path: point, source })
+        match move_mount(&made, "", CWD, &point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH) {
+            Err(error) if draft::was_removed(&error.into(), &cover.path) => Ok(()),
+            result => result.map_err(|source| MountError::Attach { path: point, source }),
+        }
     }
 }
 

@@ -254,7 +254,11 @@ impl Plan {
                 }
                 for ancestor in ancestors.iter().rev() {
                     let (from, to) = (cover.path.join(&ancestor.path), upper.join(&ancestor.path));
-                    attributes::copy_directory(&from, &to, ancestor.mode).map_err(failed(&to))?;
+                    match attributes::copy_directory(&from, &to, ancestor.mode) {
+                        // Then there is nothing to cover, which the mounting finds out too.
+                        Err(error) if draft::was_removed(&error, &from) => {}
+                        result => result.map_err(failed(&to))?,
+                    }
                 }
             }
             CoverKind::Copy { copy } => {

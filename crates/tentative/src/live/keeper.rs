@@ -106,6 +106,9 @@ impl Keeper {
             Err(Errno::PIPE | Errno::CONNRESET) => {}
             other => other?,
         }
+        if take.nested {
+            return Ok(());
+        }
         let delay = if self.waiting.is_empty() { Duration::ZERO } else { BUILD_DELAY };
         self.planned = Some((take, Instant::now() + delay));
         Ok(())

@@ -40,6 +40,8 @@ pub struct Take {
     pub devices: Vec<PathBuf>,
     /// Working directory, whose ancestors an ordinary user's sandbox prepares.
     pub directory: PathBuf,
+    /// The origin is itself in a transaction: nothing is built ahead, since it could outlive that.
+    pub nested: bool,
 }
 
 /// Session to origin: the sandbox is up (with the pidfd of its init), or why not.
@@ -74,6 +76,8 @@ pub struct Ready {
     pub capabilities: u64,
     /// What is not contained.
     pub gaps: Vec<Gap>,
+    /// A monitor around this process serves the branch: a packet with the socket to it follows the start.
+    pub nested: bool,
 }
 
 /// Origin to session: about to clone.

@@ -31,7 +31,8 @@ use crate::{
     containment::Gap,
     files::plan::Privilege,
     layer::Layer,
-    monitor::{Monitor, Origin, Scope},
+    monitor::{Monitor, Origin, Outer, Scope},
+    policy::Policy,
     sandbox::{Blueprint, Sandbox, SandboxError},
 };
 
@@ -48,21 +49,26 @@ enum BuildError {
 pub(super) fn run(take: &Take, door: OwnedFd) {
     // An ordinary user's covers depend on it; a directory that is gone is found out by the branch.
     let _gone_directory = std::env::set_current_dir(&take.directory);
-    let built = build(take);
+    let built = match find_outer(take) {
+        Ok(outer) => {
+            build(take).map(|(sandbox, files)| (sandbox, files, outer)).map_err(|error| failed(&error))
+        }
+        Err(refused) => Err(refused),
+    };
     crash::point("session.built");
     // The keeper's end, or its death, comes as the end of this socket.
     let Ok(((), Some(socket))) = protocol::receive::<()>(&door) else {
-        if let Ok((sandbox, files)) = built {
+        if let Ok((sandbox, files, _)) = built {
             clean_up(Some(sandbox), files);
         }
         return;
     };
     drop(door);
     match built {
-        Err(error) => {
-            let _origin_gone = protocol::send(&socket, &failed(&error), None);
+        Err(failed) => {
+            let _origin_gone = protocol::send(&socket, &failed, None);
         }
-        Ok((sandbox, files)) => Session::serve(take, socket, sandbox, files),
+        Ok((sandbox, files, outer)) => Session::serve(take, socket, outer, sandbox, files),
     }
 }
 
@@ -112,6 +118,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 struct Session {
     socket: OwnedFd,
+    /// The monitor around this process, which serves the branch too.
+    outer: Option<Outer>,
     take: Take,
     start: Start,
     sandbox: Option<Sandbox>,
@@ -124,7 +132,7 @@ struct Session {
 }
 
 impl Session {
-    fn serve(take: &Take, socket: OwnedFd, sandbox: Sandbox, mut files: Files) {
+    fn serve(take: &Take, socket: OwnedFd, outer: Option<Outer>, sandbox: Sandbox, mut files: Files) {
         let ready = Ready {
             id: files.id(),
             directory: files.directory(),
@@ -132,16 +140,23 @@ impl Session {
             namespaces_of_branch: Self::namespaces(&sandbox).1,
             capabilities: sandbox.capabilities(),
             gaps: gaps(take, &files),
+            nested: outer.is_some(),
         };
         let sent = protocol::send(&socket, &Offer::Ready(ready), Some(sandbox.init()));
         let started = sent.and_then(|()| protocol::receive::<Start>(&socket));
         let Ok((start, _)) = started else { return clean_up(Some(sandbox), files) };
+        if let Some(outer) = &outer
+            && introduce(outer, &start, &socket).is_err()
+        {
+            return clean_up(Some(sandbox), files);
+        }
         files.begin_now();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         let mut session = Session {
             monitor: Monitor::new(&start.policy),
             take: take.clone(),
             socket,
+            outer,
             start,
             sandbox: Some(sandbox),
             files,
@@ -252,13 +267,7 @@ impl Session {
 
     fn listen(&mut self, listener: OwnedFd) -> Result<(), Errno> {
         let sandbox = self.sandbox.as_ref().ok_or(Errno::PROTO)?;
-        let origin = Origin {
-            parent: self.start.parent,
-            group: Some(self.start.group),
-            session: self.start.session,
-            children: self.start.children.clone(),
-        };
-        let mut scope = Scope::new(sandbox, origin, self.take.without)?;
+        let mut scope = Scope::new(sandbox, origin(&self.start), self.take.without)?;
         if self.branch == 0 {
             // The origin says so right after the clone; until then nothing can be decided.
             let (message, _) = talk::receive_from(self.socket.as_fd())?;
@@ -313,13 +322,28 @@ impl Session {
     }
 
     fn look(&mut self) {
-        self.findings.effects = self.monitor.effects();
         (self.findings.changes, self.findings.conflicts) = self.files.look(self.start.pid);
+        self.note_effects();
+    }
+
+    /// The effects so far: this monitor's, and those that the one around it has recorded for this transaction.
+    fn note_effects(&mut self) {
+        self.findings.effects = self.monitor.effects();
+        if let Some(outer) = &self.outer {
+            match outer.effects() {
+                Ok(effects) => self.findings.effects.extend(effects),
+                Err(error) => {
+                    let lost =
+                        format!("the monitor around this transaction is gone with its record: {error}");
+                    self.findings.conflicts.push(lost);
+                }
+            }
+        }
     }
 
     /// The branch is dead: lets the sandbox go and puts the files in place.
     fn apply(&mut self) -> Result<(), Errno> {
-        self.findings.effects = self.monitor.effects();
+        self.note_effects();
         self.monitor = Monitor::new(&self.start.policy);
         if let Some(sandbox) = self.sandbox.take() {
             let _killed_with_us = if self.files.has_work() { sandbox.destroy() } else { self.later(sandbox) };
@@ -360,6 +384,47 @@ impl Session {
         let gaps = gaps(&self.take, &self.files);
         let duration_ns = began.elapsed().as_nanos() as u64;
         self.files.keep(&self.start.program, (started_ns, duration_ns), &self.findings, gaps)
+    }
+}
+
+/// The monitor around this process, if there is one that has room for another transaction.
+fn find_outer(take: &Take) -> Result<Option<Outer>, Offer> {
+    let refuse = |reason: &str, remedy: &str| Offer::Failed {
+        layer: Layer::Kin,
+        reason: reason.to_owned(),
+        remedy: remedy.to_owned(),
+    };
+    match Outer::find(&Policy::default()) {
+        // It tells its transactions apart by pid namespace.
+        Ok(Some(_)) if take.without.contains(Layer::Kin) => Err(refuse(
+            "inside another transaction the layer kin cannot be gone without while others are contained",
+            "contain kin too, or go without files, kin and world",
+        )),
+        Ok(outer) => Ok(outer),
+        Err(Errno::MLINK) => Err(refuse(
+            "transactions nest two deep, as the kernel's overlays do: this one would be the third",
+            "go without={\"files\", \"kin\", \"world\"}, which nests as deep as you like",
+        )),
+        Err(error) => Err(refuse(
+            &format!("the monitor of the transaction around this one does not answer: {error}"),
+            "end the transaction around this one",
+        )),
+    }
+}
+
+/// Tells the monitor around what it needs to know, then gives the origin the socket by which the branch joins.
+fn introduce(outer: &Outer, start: &Start, socket: &OwnedFd) -> Result<(), Errno> {
+    outer.set_policy(&start.policy)?;
+    outer.set_origin(&origin(start))?;
+    protocol::send(socket, &(), Some(outer.socket()))
+}
+
+fn origin(start: &Start) -> Origin {
+    Origin {
+        parent: start.parent,
+        group: Some(start.group),
+        session: start.session,
+        children: start.children.clone(),
     }
 }
 

@@ -95,6 +95,8 @@ pub(crate) struct Call<'a> {
     pub(crate) scope: &'a Scope,
     pub(crate) rules: &'a Rules,
     pub(crate) log: &'a mut Log,
+    /// Of a transaction inside: the record of the one around it, which has to know what escapes from both.
+    pub(crate) outer_log: Option<&'a mut Log>,
     pub(crate) caller: Caller,
     pub(crate) used_ipc: &'a mut bool,
 }
@@ -149,7 +151,7 @@ impl Call<'_> {
         hint: Option<String>,
     ) {
         let identity = self.caller.identity();
-        self.log.add(Effect {
+        let effect = Effect {
             id: 0,
             layer: self.pathway.layer,
             class,
@@ -164,7 +166,11 @@ impl Call<'_> {
             count: 1,
             stack: None,
             hint,
-        });
+        };
+        if let Some(outer) = self.outer_log.as_mut().filter(|_| class == Class::Escaped) {
+            outer.add(effect.clone());
+        }
+        self.log.add(effect);
     }
 }
 
@@ -346,8 +352,10 @@ fn decide(
     if pathway.name == "prctl" {
         return nested.handshake(&notification, listener.fd.as_fd(), &caller, &listener.scope.origin);
     }
-    let inner = nested.of(notification.tid as i32);
-    let (scope, rules, log) = inner.unwrap_or((&listener.scope, rules, log));
+    let (scope, rules, log, outer_log) = match nested.of(notification.tid as i32) {
+        Some((scope, rules, inner)) => (scope, rules, inner, Some(log)),
+        None => (&listener.scope, rules, log, None),
+    };
     let mut call = Call {
         notification,
         pathway,
@@ -356,6 +364,7 @@ fn decide(
         scope,
         rules,
         log,
+        outer_log,
         caller,
         used_ipc,
     };

@@ -16,6 +16,7 @@ use rustix::{
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair},
     process::Pid,
 };
+use serde::Serialize;
 use tentative_sys::{
     kin::{ask_monitor, join_monitor},
     world::{Notification, add_new_fd},
@@ -41,6 +42,8 @@ pub(super) struct Session {
     /// Inode of the end that was given away: whoever has it may join.
     given: u64,
     rules: Rules,
+    /// What the runner says about itself; a program's runner is hidden behind the origin of the transaction outside.
+    origin: Option<Origin>,
     pub(super) log: Log,
     /// Its pid namespace, once its program has joined.
     namespace: Option<String>,
@@ -99,6 +102,7 @@ impl Sessions {
             socket: ours,
             given,
             rules: Rules::default(),
+            origin: None,
             log: Log::default(),
             namespace: None,
             scope: None,
@@ -111,7 +115,8 @@ impl Sessions {
         let session = self.0.iter_mut().find(|session| session.given == given).ok_or(Errno::PERM)?;
         let namespace = namespace_of(caller.tid()).ok_or(Errno::SRCH)?;
         let init = init_of(&namespace).ok_or(Errno::SRCH)?;
-        let mut scope = Scope::of_init(init, origin.clone(), LayerSet::EMPTY)?;
+        let origin = session.origin.clone().unwrap_or_else(|| origin.clone());
+        let mut scope = Scope::of_init(init, origin, LayerSet::EMPTY)?;
         scope.main = caller.identity().process;
         session.scope = Some(scope);
         session.namespace = Some(namespace);
@@ -133,6 +138,10 @@ impl Session {
                 Some((b'P', policy)) => {
                     let policy: Policy = serde_json::from_slice(policy).map_err(|_| Errno::INVAL)?;
                     self.rules = Rules::load(&policy).within(outer);
+                    self.say(b"ok")?;
+                }
+                Some((b'O', origin)) => {
+                    self.origin = Some(serde_json::from_slice(origin).map_err(|_| Errno::INVAL)?);
                     self.say(b"ok")?;
                 }
                 Some((b'E', _)) => {
@@ -169,12 +178,41 @@ impl Outer {
             Err(Errno::MLINK) => return Err(Errno::MLINK),
             Err(_) => return Ok(None),
         };
-        let mut packet = vec![b'P'];
-        packet.extend(serde_json::to_vec(policy).map_err(|_| Errno::INVAL)?);
-        send(&outer.socket, &packet, SendFlags::NOSIGNAL)?;
-        let mut answer = [0u8; 8];
-        recv(&outer.socket, &mut answer[..], RecvFlags::empty())?;
+        outer.set_policy(policy)?;
         Ok(Some(outer))
+    }
+
+    /// What may cross, as far as the policies outside allow it.
+    ///
+    /// # Errors
+    /// When the monitor outside is gone or does not understand.
+    pub fn set_policy(&self, policy: &Policy) -> Result<(), Errno> {
+        self.tell(b'P', policy)
+    }
+
+    /// The numbers that the transaction is shown, and the children that are not its to wait for.
+    ///
+    /// # Errors
+    /// As [`Outer::set_policy`].
+    pub fn set_origin(&self, origin: &Origin) -> Result<(), Errno> {
+        self.tell(b'O', origin)
+    }
+
+    fn tell(&self, kind: u8, what: &impl Serialize) -> Result<(), Errno> {
+        let mut packet = vec![kind];
+        packet.extend(serde_json::to_vec(what).map_err(|_| Errno::INVAL)?);
+        send(&self.socket, &packet, SendFlags::NOSIGNAL)?;
+        let mut answer = [0u8; 8];
+        match recv(&self.socket, &mut answer[..], RecvFlags::empty())? {
+            (0, _) => Err(Errno::CONNRESET),
+            _ => Ok(()),
+        }
+    }
+
+    /// The socket by which a process joins.
+    #[must_use]
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// In the new process, before it runs the program: from here on its calls are judged by the inner policy.

@@ -10,10 +10,12 @@ use rustix::{
     process::Pid,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{layer::LayerSet, sandbox::Sandbox};
 
 /// The numbers that a process inside is shown where the kernel would say 0.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// Its parent.
     pub parent: i32,

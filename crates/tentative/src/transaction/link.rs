@@ -7,7 +7,7 @@ use std::{
     fs::File,
     io::Read as _,
     os::{
-        fd::{AsFd as _, OwnedFd, RawFd},
+        fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
     path::{Path, PathBuf},
@@ -16,8 +16,10 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, poll},
     io::Errno,
-    net::{AddressFamily, SocketFlags, SocketType, socketpair},
+    net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair},
+    time::Timespec,
 };
 use tentative_sys::{
     process::detached::start_detached,
@@ -46,7 +48,13 @@ struct Keeper {
 
 /// Lets go of this process's own keeper, which then ends.
 fn dismiss(keepers: &mut Vec<Keeper>) {
-    keepers.retain(|keeper| keeper.link.owner() != Owner::this());
+    keepers.retain(|keeper| {
+        let ours = keeper.link.owner() == Owner::this();
+        if ours && own::depth() > 0 {
+            wait_for_end(keeper.link.as_fd());
+        }
+        !ours
+    });
 }
 
 /// A session with a sandbox that is up.
@@ -54,6 +62,8 @@ fn dismiss(keepers: &mut Vec<Keeper>) {
 pub(super) struct Session {
     socket: Own,
     init: Own,
+    /// The socket to the monitor around this process, where there is one: with it the branch joins.
+    outer: Option<Own>,
     pub(super) ready: Ready,
 }
 
@@ -86,9 +96,12 @@ impl Asked {
         match (offer, init) {
             (Offer::Ready(ready), Some(init)) => {
                 let init = Own::new(init).map_err(BeginError::Output)?;
-                Ok(Session { socket, init, ready })
+                Ok(Session { socket, init, outer: None, ready })
             }
             (Offer::Failed { layer, reason, remedy }, _) => {
+                if own::depth() > 0 {
+                    wait_for_end(socket.as_fd());
+                }
                 Err(BeginError::Sandbox { layer, reason, remedy })
             }
             (Offer::Ready(_), None) => Err(BeginError::Monitor { executable, source: Errno::PROTO }),
@@ -104,6 +117,7 @@ impl Session {
         let take = Take {
             without: options.without,
             devices: allowed_devices(options),
+            nested: own::depth() > 0,
             // Root's sandboxes do not depend on it, so one that is ready always fits.
             directory: if root { PathBuf::from("/") } else { directory },
         };
@@ -124,7 +138,7 @@ impl Session {
     }
 
     /// Tells the session what it needs to know, just before the clone.
-    pub(super) fn start(&self, options: &Options) -> Result<(), BeginError> {
+    pub(super) fn start(&mut self, options: &Options) -> Result<(), BeginError> {
         let number = |pid: Option<rustix::process::Pid>| pid.map_or(0, |pid| pid.as_raw_nonzero().get());
         let own = rustix::process::getpid();
         let start = Start {
@@ -136,7 +150,14 @@ impl Session {
             session: tentative_sys::kin::session_of(0).unwrap_or(0),
             children: children(),
         };
-        protocol::send(&self.socket, &start, None).map_err(|source| BeginError::Session { source })
+        let lost = |source| BeginError::Session { source };
+        protocol::send(&self.socket, &start, None).map_err(lost)?;
+        if self.ready.nested {
+            // It comes when the monitor around knows the policy.
+            let (_, outer) = protocol::receive::<()>(&self.socket).map_err(lost)?;
+            self.outer = outer.map(Own::new).transpose().map_err(BeginError::Output)?;
+        }
+        Ok(())
     }
 
     /// Where the journal of a commit will be.
@@ -147,6 +168,11 @@ impl Session {
 
     pub(super) fn socket(&self) -> RawFd {
         self.socket.number()
+    }
+
+    /// The socket by which the branch joins the monitor around it; -1 when there is none.
+    pub(super) fn outer(&self) -> RawFd {
+        self.outer.as_ref().map_or(-1, Own::number)
     }
 
     pub(super) fn init(&self) -> RawFd {
@@ -199,8 +225,35 @@ impl Session {
     }
 }
 
-/// After a transaction inside another one: its keeper must not outlive it, or it would keep the outer from its
-/// commit.
+/// Waits until the other end of a socket is closed, which its process does when it has cleaned up; not for ever.
+fn wait_for_end(socket: BorrowedFd<'_>) {
+    const PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+    // Nothing more is said; what comes is its end.
+    let _ended_already = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);
+    let mut rest = [0u8; 1];
+    loop {
+        let mut ready = [PollFd::new(&socket, PollFlags::IN)];
+        match poll(&mut ready, Some(&PATIENCE)) {
+            Err(Errno::INTR) => {}
+            Ok(1..)
+                if rustix::net::recv(socket, &mut rest[..], RecvFlags::TRUNC)
+                    .is_ok_and(|(got, _)| got > 0) => {}
+            _ => return,
+        }
+    }
+}
+
+impl Drop for Session {
+    /// Inside another transaction nothing of this one may outlive it, or it would keep the outer one from its commit.
+    fn drop(&mut self) {
+        if own::depth() > 0 && self.socket.owner() == Owner::this() {
+            self.outer = None;
+            wait_for_end(self.socket.as_fd());
+        }
+    }
+}
+
+/// After a transaction inside another one: its keeper must not outlive it either.
 pub(super) fn after_transaction() {
     if own::depth() > 0 {
         dismiss(&mut KEEPERS.lock().unwrap_or_else(PoisonError::into_inner));

@@ -154,16 +154,24 @@ struct Afterwards {
 /// # Errors
 /// What cannot be contained, before anything has happened.
 pub fn begin(options: &Options) -> Result<Begun, BeginError> {
+    let begun = try_to_begin(options);
+    if begun.is_err() {
+        link::after_transaction();
+    }
+    begun
+}
+
+fn try_to_begin(options: &Options) -> Result<Begun, BeginError> {
     // The session is woken first: it answers while this process looks at itself.
     let asked = if link::is_needed(options) { Some(Session::ask(options)?) } else { None };
     let open = program_descriptors()?;
     let before = Attributes::with_descriptors(open.clone());
     let directory = working_directory()?;
     let offsets = Offsets::capture(open.iter().map(|(number, _)| *number));
-    let session = asked.map(Asked::session).transpose()?;
+    let mut session = asked.map(Asked::session).transpose()?;
     let captured = matches!(options.output, Output::Hold | Output::Capture);
     let capture = captured.then(Capture::new).transpose().map_err(BeginError::Output)?;
-    let mut plan = match &session {
+    let mut plan = match &mut session {
         Some(session) => Some(prepare(session, options, open, captured)?),
         None => None,
     };
@@ -178,6 +186,7 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
             namespaces_of_branch: session.ready.namespaces_of_branch,
             same_pid: !options.without.contains(Layer::Kin),
             filter: filter.as_deref().unwrap_or_default(),
+            outer: session.outer(),
             monitor: session.socket(),
             own: &known,
             journal: journal.as_bytes_with_nul(),
@@ -226,7 +235,7 @@ pub fn begin(options: &Options) -> Result<Begun, BeginError> {
 
 /// Tells the session what comes, and plans for the descriptors.
 fn prepare(
-    session: &Session,
+    session: &mut Session,
     options: &Options,
     open: Vec<(i32, Open)>,
     captured: bool,
@@ -236,7 +245,6 @@ fn prepare(
 }
 
 fn failed(error: transplant::BeginError, plan: Option<&inherit::Plan>) -> BeginError {
-    link::after_transaction();
     BeginError::of(error, plan.map_or(&[], |plan| &plan.entries))
 }
 
