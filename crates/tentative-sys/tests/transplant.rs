@@ -1,7 +1,5 @@
-//! Live transplants, memory only. Each case runs in a process of its own with one thread, which the usual harness
-//! does not offer; the cases speak the harness's protocol, so that any runner can list and choose them.
+//! Live transplants, memory only. Each case runs in a process of its own with one thread.
 
-#![expect(clippy::print_stdout, reason = "the harness's protocol is spoken on standard output")]
 #![expect(clippy::multiple_unsafe_ops_per_block, reason = "tiny pokes into this test's own mappings")]
 
 use std::{
@@ -11,8 +9,7 @@ use std::{
 };
 
 use tentative_sys::transplant::{Begun, Branch, Ended, Ending, Step, Wishes, begin};
-
-type Case = (&'static str, fn());
+use tentative_testkit::cases::{self, Case};
 
 const CASES: &[Case] = &[
     ("commit_brings_memory", commit_brings_memory),
@@ -33,30 +30,7 @@ const CASES: &[Case] = &[
 ];
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Ok(name) = std::env::var("TRANSPLANT_CASE") {
-        let case = CASES.iter().find(|(known, _)| *known == name).expect("a known case");
-        case.1();
-        return ExitCode::SUCCESS;
-    }
-    if arguments.iter().any(|argument| argument == "--list") {
-        if !arguments.iter().any(|argument| argument == "--ignored") {
-            CASES.iter().for_each(|(name, _)| println!("{name}: test"));
-        }
-        return ExitCode::SUCCESS;
-    }
-    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let chosen =
-        CASES.iter().filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(*f)));
-    let (mut passed, mut failed) = (0, 0);
-    for (name, _) in chosen {
-        let me = std::env::current_exe().expect("own path");
-        let status = Command::new(me).env("TRANSPLANT_CASE", name).status().expect("spawn");
-        println!("test {name} ... {}", if status.success() { "ok" } else { "FAILED" });
-        if status.success() { passed += 1 } else { failed += 1 }
-    }
-    println!("\ntest result: {passed} passed; {failed} failed");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    cases::main(CASES, |_, command| command.status().expect("spawn").success())
 }
 
 /// Runs `inside` in a branch that commits; panics unless the commit succeeds.

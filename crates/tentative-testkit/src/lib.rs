@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cases;
 pub mod crash;
 pub mod environment;
 pub mod feature;

@@ -1,5 +1,5 @@
-//! Contained transactions of a live process. Each case runs in a process of its own with one thread; the cases speak
-//! the test harness's protocol. The executable is this one: it serves as its own monitor.
+//! Contained transactions of a live process. Each case runs in a process of its own with one thread. The executable is
+//! this one: it serves as its own monitor.
 
 #![expect(clippy::print_stdout, reason = "the harness's protocol is spoken on standard output")]
 
@@ -19,8 +19,7 @@ use tentative::{
     effect::Class,
     transaction::{Begun, Branch, Cause, Committed, Ended, Options, Output, Refusal, begin},
 };
-
-type Case = (&'static str, fn());
+use tentative_testkit::cases::{self, Case};
 
 const CASES: &[Case] = &[
     ("commit_brings_files_and_memory", commit_brings_files_and_memory),
@@ -62,6 +61,7 @@ const STEPS: &[&str] = &[
     "stage.files",
     "stage.looked",
     "stage.mapped",
+    "stage.second-task",
     "stage.fetched",
     "stage.ready",
     "session.built",
@@ -93,39 +93,18 @@ fn main() -> ExitCode {
         tentative::live::serve(socket);
         return ExitCode::SUCCESS;
     }
-    if let Some(rolls_back) = std::env::var_os("LIVE_VICTIM") {
-        return victim(rolls_back == "rollback");
+    if let Ok(ending) = std::env::var("LIVE_VICTIM") {
+        return victim(&ending);
     }
-    if let Ok(name) = std::env::var("LIVE_CASE") {
-        let case = CASES.iter().find(|(known, _)| *known == name).expect("a known case");
-        case.1();
-        return ExitCode::SUCCESS;
-    }
-    if arguments.iter().any(|argument| argument == "--list") {
-        if !arguments.iter().any(|argument| argument == "--ignored") {
-            CASES.iter().for_each(|(name, _)| println!("{name}: test"));
-        }
-        return ExitCode::SUCCESS;
-    }
-    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let chosen =
-        CASES.iter().filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(*f)));
-    let (mut passed, mut failed) = (0, 0);
-    for (name, _) in chosen {
-        let me = std::env::current_exe().expect("own path");
+    cases::main(CASES, |name, command| {
         let home = scratch(name);
-        let status = Command::new(me)
-            .env("LIVE_CASE", name)
+        let status = command
             .env("TENTATIVE_HOME", home.join("store"))
             .env("LIVE_SCRATCH", home.join("work"))
             .status()
             .expect("spawn");
-        let clean = status.success() && is_left_clean(&home);
-        println!("test {name} ... {}", if clean { "ok" } else { "FAILED" });
-        if clean { passed += 1 } else { failed += 1 }
-    }
-    println!("\ntest result: {passed} passed; {failed} failed");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        status.success() && is_left_clean(&home)
+    })
 }
 
 /// The last session ends a moment after its origin; then the store holds nothing but its format.
@@ -669,21 +648,27 @@ fn a_branch_sees_its_changes() {
 }
 
 /// Ends with 0 when it is committed, 4 when it is rolled back, 3 when it did not begin.
-fn victim(rolls_back: bool) -> ExitCode {
+fn victim(ending: &str) -> ExitCode {
     let work = work();
     let read = |name: &str| fs::read_to_string(work.join(name)).expect("read");
     let mut memory = "old".to_owned();
     match begin(&options()) {
         Ok(Begun::Inside(mut branch)) => {
             memory = "new".to_owned();
-            fs::write(work.join("a"), "new").expect("write inside");
-            fs::write(work.join("b"), "new").expect("write inside");
-            if rolls_back || branch.commit().is_err() {
+            // So much that two tasks bring it.
+            let large: Vec<u64> = (0..2 << 20).collect();
+            let files = if ending == "untouched" { "old" } else { "new" };
+            if files == "new" {
+                fs::write(work.join("a"), files).expect("write inside");
+                fs::write(work.join("b"), files).expect("write inside");
+            }
+            if ending == "rollback" || branch.commit().is_err() {
                 branch.rollback(b"not empty")
             }
             assert_eq!(memory, "new");
+            assert!((0..2 << 20).eq(large));
             // When the monitor died after the commit point, the origin has put the files in place itself.
-            assert_eq!((read("a"), read("b")), ("new".to_owned(), "new".to_owned()));
+            assert_eq!((read("a"), read("b")), (files.to_owned(), files.to_owned()));
             ExitCode::SUCCESS
         }
         Ok(_) => {
@@ -699,7 +684,7 @@ fn killed_at_every_step_it_is_old_or_new() {
         let reason = "crash points are not compiled in (make test and make crash do)";
         return tentative_testkit::skip::record("live::killed_at_every_step_it_is_old_or_new", reason);
     }
-    for ending in ["commit", "rollback"] {
+    for ending in ["commit", "untouched", "rollback"] {
         for step in STEPS {
             kill_at(step, ending);
         }
@@ -714,7 +699,7 @@ fn kill_at(step: &str, ending: &str) {
         fs::write(ground.join(name), "old").expect("write");
     }
     let mut victim = Command::new(std::env::current_exe().expect("own path"))
-        .env_remove("LIVE_CASE")
+        .env_remove(cases::CASE)
         .env("LIVE_VICTIM", ending)
         .env("LIVE_SCRATCH", &ground)
         .env("TENTATIVE_HOME", &store)
@@ -741,6 +726,7 @@ fn kill_at(step: &str, ending: &str) {
     let (a, b) = (read("a"), read("b"));
     assert_eq!(a, b, "{ending}, killed at {step}: half of each");
     match status.code() {
+        Some(0) if ending == "untouched" => assert_eq!(a, "old", "{ending}, killed at {step}: committed"),
         Some(0) => assert_eq!(a, "new", "{ending}, killed at {step}: committed"),
         Some(3 | 4) => assert_eq!(a, "old", "{ending}, killed at {step}: rolled back"),
         Some(other) => panic!("{ending}, killed at {step}: exit status {other}"),

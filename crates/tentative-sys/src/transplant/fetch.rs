@@ -13,7 +13,7 @@ use super::{
     stage::{Failure, failed},
     wait,
 };
-use crate::{arch, memory::PAGE, process::descriptors::proc_path, raw};
+use crate::{arch, crash, memory::PAGE, process::descriptors::proc_path, raw};
 
 /// A stretch of the branch's memory and where its copy goes.
 #[repr(C)]
@@ -99,6 +99,7 @@ const HALF_UNDONE: i32 = -1;
 unsafe extern "C" fn copy_half(argument: *mut u8) -> ! {
     // SAFETY: the origin passes its own value, which it does not touch until this task has ended.
     let half = unsafe { &mut *argument.cast::<Half<'_>>() };
+    crash::point("stage.second-task");
     let outcome = copy(half.pid, half.jobs).err().map_or(0, Errno::raw_os_error);
     // SAFETY: the origin reads it when this task has ended.
     unsafe { core::ptr::write_volatile(&raw mut half.outcome, outcome) };
