@@ -27,6 +27,11 @@ fn limit(which: usize, new: Option<&[u64; 2]>) -> [u64; 2] {
     old
 }
 
+/// A soft limit of the calling process.
+pub(crate) fn soft_limit(which: usize) -> u64 {
+    limit(which, None)[0]
+}
+
 /// Lowers or raises a soft limit of the calling process; returns the old pair.
 pub(crate) fn set_soft_limit(which: usize, soft: u64) -> [u64; 2] {
     let old = limit(which, None);

@@ -18,7 +18,7 @@ use crate::{
     },
     process::{
         descriptors::{Inherited, replace_inherited},
-        state::{set_limit, set_soft_limit},
+        state::{set_limit, set_soft_limit, soft_limit},
     },
     raw,
     threads::state::{Action, set_action, set_mask, set_timer},
@@ -183,8 +183,10 @@ fn address_space() -> Result<u64, Errno> {
 /// Write-protects the private writable memory; what fails is copied by a commit and nothing else.
 fn arm(control: &mut Control) {
     let Ok(fd) = marks::open() else { return };
-    // High, out of the program's way. Whoever closes it takes the marks off, which costs copies only.
-    let fd = match raw::fcntl(fd, libc::F_DUPFD_CLOEXEC as usize, 1000) {
+    // High, out of the program's way, also where it has lowered its limit. Whoever closes it takes the marks off, which
+    // costs copies only.
+    let high = soft_limit(libc::RLIMIT_NOFILE as usize).saturating_sub(32).min(1000);
+    let fd = match raw::fcntl(fd, libc::F_DUPFD_CLOEXEC as usize, high as usize) {
         Ok(high) => {
             let _own = raw::close(fd);
             high
