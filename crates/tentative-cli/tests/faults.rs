@@ -365,6 +365,42 @@ fn what_a_deleted_store_has_left_elsewhere_is_swept_and_nothing_else() {
 }
 
 #[test]
+fn kill_9_of_a_runner_without_kin_leaves_no_process_after_the_next_start() {
+    require!(Feature::Overlay);
+    let environment = Environment::new();
+    // A sleep that nothing else on this machine sleeps for, in a session of its own.
+    let seconds = format!("1{}.5", std::process::id());
+    let script = format!("setsid sleep {seconds} & echo ready; sleep {seconds}");
+    let mut running = environment
+        .command(TENTATIVE)
+        .args(["run", "--without", "kin", "sh", "-c", &script])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("tentative starts");
+    let mut ready = [0_u8; 6];
+    std::io::Read::read_exact(running.stdout.as_mut().expect("a pipe"), &mut ready).expect("it runs");
+    let sleeping = || {
+        let entries = fs::read_dir("/proc").expect("it is mounted").flatten();
+        let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+        lines.filter(|line| line.starts_with(format!("sleep\0{seconds}\0").as_bytes())).count()
+    };
+    // Both are there a moment after the word.
+    for _ in 0..100 {
+        if sleeping() == 2 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(sleeping(), 2);
+    running.kill().expect("it is ours");
+    running.wait().expect("it ended");
+    let output = tentative(&environment, &["list"]);
+    assert!(said(&output).contains("its process had died; discarded"), "{}", said(&output));
+    assert_eq!(sleeping(), 0);
+}
+
+#[test]
 fn what_is_kept_can_be_mounted_again() {
     require!(Feature::Overlay, Feature::Root);
     let environment = Environment::new();

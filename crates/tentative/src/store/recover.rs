@@ -5,6 +5,8 @@
 
 use std::path::PathBuf;
 
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+
 use crate::files::{apply::Published, places, stage};
 
 use super::{Id, Phase, Store, StoreError, Transaction, transaction::boot_id, try_lock};
@@ -101,7 +103,36 @@ fn recover_one(transaction: Transaction) -> Result<Option<Outcome>, StoreError> 
         }
         Ok(Phase::Keeping { .. }) => transaction.discard().map(|()| Some(Outcome::Torn)),
         Ok(Phase::Committed) => transaction.discard().map(|()| Some(Outcome::RolledForward)),
-        Ok(Phase::Running) | Err(_) => transaction.discard().map(|()| Some(Outcome::Discarded)),
+        Ok(Phase::Running) | Err(_) => {
+            end_what_runs(transaction.id());
+            transaction.discard().map(|()| Some(Outcome::Discarded))
+        }
+    }
+}
+
+/// Ends the processes of a transaction whose runner was killed. Without the layer `kin` no pid namespace has ended them;
+/// they are told by the id in their environment, which one that has cleared it does not have.
+fn end_what_runs(id: &Id) {
+    let wanted = format!("TENTATIVE_ID={id}");
+    // One that is just starting another is found with it in the next round.
+    for _ in 0..100 {
+        let mut ended = 0;
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        for pid in numbers.filter_map(Pid::from_raw).filter(|pid| *pid != getpid()) {
+            // The descriptor first, so that the number cannot become somebody else's meanwhile.
+            let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+            let path = format!("/proc/{}/environ", pid.as_raw_nonzero());
+            let environment = std::fs::read(path).unwrap_or_default();
+            let is_inside = environment.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes());
+            if is_inside && pidfd_send_signal(&process, Signal::KILL).is_ok() {
+                ended += 1;
+            }
+        }
+        if ended == 0 {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
 
