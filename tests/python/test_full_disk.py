@@ -79,13 +79,6 @@ def test_the_store_is_full(tmp_path):
     assert "\nnewnnnnnnnnnn\n3000\n" in printed, printed
 
 
-def test_the_room_set_aside_is_enough_for_a_small_commit(tmp_path):
-    (tmp_path / "file").write_text("old")
-    printed = run(tmp_path, FULL_STORE, COUNT="10")
-    assert "committed ['inside']\nnewnnnnnnnnnn\n" in printed, printed
-    assert "nothing is pending" in printed and "\nnewnnnnnnnnnn\n10\n" in printed, printed
-
-
 def test_the_destination_is_full(tmp_path):
     # A file with two names is written in place, which needs room for what it grows by.
     printed = run(

@@ -108,23 +108,25 @@ fn fetch(control: &mut Control, index: usize) -> Result<FdOp, Errno> {
             return operation;
         }
         let (_, inode, mode) = identity(got)?;
+        let planned = inherited(control, entry, number);
+        if planned.is_some_and(|(planned, installed)| planned.action == Inherit::Stream && installed == inode)
+        {
+            // The origin's stays as it is; what was written is the caller's to look at.
+            raw::close(got)?;
+            return Ok(keep);
+        }
         let on_disk = matches!(mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR);
         let keep = FdOp { inode: if on_disk { inode } else { 0 }, ..keep };
         if let Some(shared) = shared_open_file(control, index, keep)? {
             raw::close(got)?;
             return Ok(shared);
         }
-        match inherited(control, entry, number) {
+        match planned {
             Some((planned, installed))
                 if installed == inode
                     && planned.action != Inherit::Share
                     && !was_opened_again(control, index, inode, planned.flags ^ flags)? =>
             {
-                if planned.action == Inherit::Stream {
-                    // The origin's stays as it is; what was written is the caller's to look at.
-                    raw::close(got)?;
-                    return Ok(keep);
-                }
                 if mode & libc::S_IFMT == libc::S_IFREG && is_deleted(control, number)? {
                     copies::stage_deleted_inside(control, number, got)?;
                 }
