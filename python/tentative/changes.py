@@ -76,7 +76,7 @@ class Changes:
 
     @property
     def process(self) -> tuple[Change, ...]:
-        """Working directory, umask, limits, descriptors and the like."""
+        """Working directory, umask, limits, descriptors and the like; nothing if ``objects.known`` is False."""
         return tuple(change for change in self._recorded() if change.layer in ("process", "threads"))
 
     @property
@@ -119,6 +119,10 @@ class Changes:
             regions = ", ".join(f"{count} in {name}" for name, count in memory.regions.items() if count)
             place = f" ({regions})" if regions else ""
             sentences.append(f"{memory.pages} pages of memory, {memory.bytes:,} bytes, differ{place}.")
+        if not self.objects.known:
+            sentences.append(
+                "What changed by name, and in the process's own state, is not known: the code ended without telling."
+            )
         return "\n".join(sentences) or "Nothing changed."
 
 

@@ -166,3 +166,10 @@ def read_verdict(document: Mapping[str, Any]) -> Verdict:
 def read_containment(document: Mapping[str, Any]) -> Containment:
     """Reads the record's containment."""
     return Containment(document["extent"], tuple(Gap(**gap) for gap in document.get("gaps", ())))
+
+
+def join_arrays(one: str, other: str) -> str:
+    """Two JSON arrays as one."""
+    if one == "[]" or other == "[]":
+        return other if one == "[]" else one
+    return f"{one[:-1]},{other[1:]}"

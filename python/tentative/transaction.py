@@ -27,7 +27,7 @@ from .errors import (
 )
 from .objects import Before, Found, ObjectChanges, find, resolve
 from .outcome import Outcome
-from .report import Effect, Verdict, containment_from, effects_from, verdict_from
+from .report import Effect, Verdict, containment_from, effects_from, join_arrays, verdict_from
 
 Output = Literal["live", "hold", "capture"]
 #: Decides in the origin, from the frozen outcome, whether a commit goes ahead.
@@ -303,9 +303,11 @@ class Transaction:
     ) -> NoReturn:
         branch = self._inside()
         found = () if self._before is None else tuple(find(self._before))
-        if value is None and exception is None and exit_code is None and not refused and not found:
+        process = branch.process()
+        nothing = value is None and exception is None and exit_code is None and not refused
+        if nothing and not found and process == "[]":
             branch.rollback(b"")
-        branch.rollback(transport.pack(value, exception, exit_code, refused, conflicts, found))
+        branch.rollback(transport.pack(value, exception, exit_code, refused, conflicts, found, process))
 
     def _inside(self) -> _tentative.Branch:
         if self._state == "ended":
@@ -319,6 +321,7 @@ class Transaction:
     def _end_rolled_back(self, ended: _tentative.Ended) -> None:
         outcome = Outcome()
         objects: ObjectChanges = ObjectChanges()
+        process = "[]"
         cause, number = ended.cause
         payload = ended.payload
         if cause == "asked" and payload:
@@ -332,12 +335,14 @@ class Transaction:
                     if ending.conflicts
                     else CommitRefused(ending.refused, kept)
                 )
+            process = ending.process
             if self._before is not None:
                 objects = ObjectChanges(resolve(self._before, ending.found))
         elif cause != "asked":
+            objects = ObjectChanges(known=False)
             outcome.exception = self._reason(cause, number)
         ended.release()
-        self._fill(outcome, ended.report, ended.duration, objects)
+        self._fill(outcome, ended.report, ended.duration, objects, process)
         self._end(outcome)
         self._fail(outcome.exception)
 
@@ -361,9 +366,16 @@ class Transaction:
         return reasons[cause]()
 
     def _fill(
-        self, outcome: Outcome, report: _tentative.Report, duration: float, objects: ObjectChanges
+        self,
+        outcome: Outcome,
+        report: _tentative.Report,
+        duration: float,
+        objects: ObjectChanges,
+        process: str = "[]",
     ) -> None:
-        outcome.changes = Changes(lambda: report.changes, lambda: dict(report.memory), lambda: objects)
+        outcome.changes = Changes(
+            lambda: join_arrays(report.changes, process), lambda: dict(report.memory), lambda: objects
+        )
         outcome.effects = effects_from(report.effects)
         outcome.verdict = verdict_from(report.verdict)
         outcome.containment = containment_from(report.containment)

@@ -33,6 +33,8 @@ class Ending:
     conflicts: tuple[str, ...] = ()
     #: What the objects layer found.
     found: tuple[Any, ...] = ()
+    #: What changed in the process's own state, the record's JSON.
+    process: str = "[]"
 
 
 def dumps(value: Any) -> bytes:
@@ -49,6 +51,7 @@ def pack(
     refused: tuple[str, ...] = (),
     conflicts: tuple[str, ...] = (),
     found: tuple[Any, ...] = (),
+    process: str = "[]",
 ) -> bytes:
     """Packs an ending; value and exception are pickles of their own, so that each can fail alone."""
     parts = {
@@ -58,6 +61,7 @@ def pack(
         "refused": refused,
         "conflicts": conflicts,
         "found": found,
+        "process": process,
     }
     return pickle.dumps(parts)
 
@@ -93,6 +97,7 @@ def unpack(payload: bytes) -> Ending:
         tuple(parts["refused"]),
         tuple(parts["conflicts"]),
         tuple(parts["found"]),
+        parts["process"],
     )
 
 

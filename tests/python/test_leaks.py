@@ -1,5 +1,6 @@
 """A thousand transactions in a row leave nothing behind: no descriptor, mapping, process or growth."""
 
+import ctypes
 import gc
 import os
 from pathlib import Path
@@ -44,3 +45,30 @@ def test_a_thousand_transactions_leave_nothing(options):
     assert abs(after[2] - before[2]) < 20, (before[2], after[2])
     assert resident_kb() - size < 20_000
     assert len(numbers) == (510 if options == {} else 160)
+
+
+class _MallInfo(ctypes.Structure):
+    """`struct mallinfo2`."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t) for name in "arena free fast mmap mapped most freed used rest top".split()
+    ]
+
+
+def allocated():
+    """Bytes that C and Rust code have allocated and not freed."""
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = _MallInfo
+    gc.collect()
+    return mallinfo().used
+
+
+def test_deciding_for_the_rollback_leaves_no_memory_allocated(options):
+    def some(count):
+        for _ in range(count):
+            tentative.exec("x = 1", {}, commit=lambda outcome: False, **options)
+
+    some(10)
+    before = allocated()
+    some(100)
+    assert allocated() - before < 100 * 500

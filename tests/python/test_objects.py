@@ -205,3 +205,23 @@ def test_descriptions_are_short():
         bytearray(10**7),
     ):
         assert len(describe(value)) <= LONGEST
+
+
+def test_process_state_crosses_a_rollback(options, tmp_path):
+    with tentative.transaction(**options) as tx:
+        os.chdir(tmp_path)
+        os.umask(0o027)
+        tx.rollback()
+    changed = {change.name: change.after for change in tx.changes.process}
+    assert changed == {"cwd": str(tmp_path), "umask": "0027"}
+    assert "umask changed" in tx.changes.explain() and tx.changes.objects.known
+
+
+def test_what_a_crash_changed_by_name_is_unknown_and_not_nothing(options):
+    def crash():
+        os.environ["TENTATIVE_TEST"] = "changed"
+        os._exit(3)
+
+    changes = tentative.transaction(**options).run(crash).changes
+    assert not changes.objects.known and len(changes.objects) == 0
+    assert "not known" in changes.explain()

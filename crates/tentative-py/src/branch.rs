@@ -46,6 +46,12 @@ impl Branch {
         Ok(report::Report::of(branch.report()))
     }
 
+    /// What changed in the process's own state so far, a JSON array.
+    fn process(&mut self, py: Python<'_>) -> PyResult<String> {
+        let branch = self.inner.as_mut().ok_or_else(|| errors::finished(py))?;
+        report::json(&branch.process_changes())
+    }
+
     /// Counts what changed in memory so far.
     fn memory(&mut self, py: Python<'_>) -> PyResult<Vec<(&'static str, u64)>> {
         let branch = self.inner.as_mut().ok_or_else(|| errors::finished(py))?;

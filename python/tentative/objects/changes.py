@@ -39,9 +39,14 @@ class Found:
 
 
 class ObjectChanges(Sequence[Change]):
-    """Changes of layer 3, also by kind: ``imported``, ``bound``, ``rebound``, ``deleted``, ``path``, ``environ``."""
+    """Changes of layer 3, also by kind: ``imported``, ``bound``, ``rebound``, ``deleted``, ``path``, ``environ``.
 
-    def __init__(self, found: Sequence[Found] = ()) -> None:
+    Code that crashed, exited or ran out of time could not tell them: ``known`` is False then, and there are none.
+    """
+
+    def __init__(self, found: Sequence[Found] = (), known: bool = True) -> None:
+        #: Whether the code came to the point where it tells what it changed, here and in ``changes.process``.
+        self.known = known
         self._found = tuple(found)
         self._changes = tuple(each.as_change() for each in found)
 
@@ -56,7 +61,7 @@ class ObjectChanges(Sequence[Change]):
         return len(self._changes)
 
     def __repr__(self) -> str:
-        return f"ObjectChanges({list(self._changes)!r})"
+        return f"ObjectChanges({list(self._changes)!r})" if self.known else "ObjectChanges(known=False)"
 
     def _select(self, kind: str) -> list[Change]:
         special = ("sys.modules", "sys.path", "os.environ")

@@ -87,12 +87,12 @@ fn files_staged(control: &mut Control) -> Result<(), Refusal> {
 }
 
 /// The commit point. A monitor that dies here may have passed it: the journal tells.
-fn publish(control: &mut Control, entry: &Entry<'_>) -> Result<(), Refusal> {
+fn publish(control: &mut Control, entry: &Entry) -> Result<(), Refusal> {
     let published = talk::send(entry.monitor, &Message::of(op::PUBLISH), None)
         .map_err(lost)
         .and_then(|()| answer(control, entry));
     match published {
-        Err(refusal) if control.origin.reply.words_len == 0 && was_committed(entry.journal) => {
+        Err(refusal) if control.origin.reply.words_len == 0 && was_committed(&entry.journal) => {
             debug_assert!(refusal.step == Step::Monitor);
             control.origin.reply.refusal = Refusal::default();
             Ok(())
@@ -114,7 +114,7 @@ fn was_committed(path: &[u8]) -> bool {
 }
 
 /// Waits for an answer and returns its number; a refusal's words go to the branch.
-fn answer(control: &mut Control, entry: &Entry<'_>) -> Result<i64, Refusal> {
+fn answer(control: &mut Control, entry: &Entry) -> Result<i64, Refusal> {
     let (answer, _) = talk::receive(entry.monitor).map_err(lost)?;
     if answer.op == op::DONE {
         return Ok(answer.a);
@@ -128,7 +128,7 @@ fn answer(control: &mut Control, entry: &Entry<'_>) -> Result<i64, Refusal> {
 /// Opens a path as it will be after the commit, through the monitor.
 pub(super) fn open_committed(
     control: &mut Control,
-    entry: &Entry<'_>,
+    entry: &Entry,
     path: &[u8],
     flags: i32,
 ) -> Result<usize, Errno> {

@@ -64,9 +64,7 @@ pub(super) fn prepare(control: *mut Control, wishes: &Wishes<'_>) {
         address_limit: [0; 2],
         decide: wishes.decide,
         use_marks: !super::maps_of::frames_visible(),
-        entry: wishes
-            .entry
-            .map_or(core::ptr::null(), |entry| core::ptr::from_ref(entry).cast::<Entry<'static>>()),
+        entry: wishes.entry.map_or(core::ptr::null(), |entry| core::ptr::from_ref(entry).cast::<Entry>()),
         output: wishes.output.unwrap_or([-1; 2]),
         rseq,
         rseq_len,
@@ -134,7 +132,7 @@ pub(super) unsafe extern "C" fn origin_main(argument: *mut u8) -> ! {
 }
 
 /// The sandbox to enter, if any.
-pub(super) fn entry_of(control: &Control) -> Option<&'static Entry<'static>> {
+pub(super) fn entry_of(control: &Control) -> Option<&'static Entry> {
     // SAFETY: `begin` stored a reference that its caller keeps alive until `begin` returns; both processes have it.
     unsafe { control.plan.entry.as_ref() }
 }

@@ -108,12 +108,12 @@ fn enter(control: &mut Control) -> Result<(), (usize, Errno)> {
     if entry.outer >= 0 {
         crate::kin::join_monitor(entry.outer).map_err(elsewhere)?;
     } else if !entry.filter.is_empty() {
-        let listener = crate::world::install_filter_raw(entry.filter).map_err(elsewhere)?;
+        let listener = crate::world::install_filter_raw(&entry.filter).map_err(elsewhere)?;
         crate::kin::send_fd_raw(entry.monitor, listener).map_err(elsewhere)?;
         raw::close(listener as usize).map_err(elsewhere)?;
     }
     // Nothing of the transaction's own stays within the program's reach.
-    for number in entry.own {
+    for number in &entry.own {
         let _closed_already = raw::close(*number as usize);
     }
     Ok(())

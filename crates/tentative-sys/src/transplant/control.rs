@@ -188,7 +188,7 @@ pub(crate) struct Plan {
     pub(crate) decide: bool,
     pub(crate) use_marks: bool,
     /// Entry into a sandbox; null without one.
-    pub(crate) entry: *const crate::transplant::Entry<'static>,
+    pub(crate) entry: *const crate::transplant::Entry,
     /// Standard output and error of the branch; -1 for the origin's.
     pub(crate) output: [i32; 2],
     pub(crate) rseq: usize,

@@ -73,7 +73,7 @@ fn each_stretch(
     result
 }
 
-fn each_copy(entry: &Entry<'_>) -> impl Iterator<Item = PrivateCopy> {
+fn each_copy(entry: &Entry) -> impl Iterator<Item = PrivateCopy> {
     let (first, count) = (entry.copies, entry.copies_len);
     (0..count).map(move |index| {
         // SAFETY: the array has this many elements and outlives begin in the origin.
@@ -84,7 +84,7 @@ fn each_copy(entry: &Entry<'_>) -> impl Iterator<Item = PrivateCopy> {
 }
 
 /// The private copy that a descriptor is on, if it is on one: the one whose open file it is, if it is any's.
-pub(super) fn find(entry: &Entry<'_>, got: usize) -> Result<Option<PrivateCopy>, Errno> {
+pub(super) fn find(entry: &Entry, got: usize) -> Result<Option<PrivateCopy>, Errno> {
     if entry.copies_len == 0 {
         return Ok(None);
     }

@@ -182,7 +182,7 @@ fn was_opened_again(control: &Control, index: usize, inode: u64, differences: i3
 }
 
 /// What was planned for an inherited number, and the inode that the branch says it installed there.
-fn inherited(control: &Control, entry: &Entry<'_>, number: i32) -> Option<(Inherited, u64)> {
+fn inherited(control: &Control, entry: &Entry, number: i32) -> Option<(Inherited, u64)> {
     for index in 0..entry.inherited_len {
         // SAFETY: the array has this many elements and outlives begin in the origin.
         let element = unsafe { entry.inherited.add(index) };
@@ -200,12 +200,7 @@ fn inherited(control: &Control, entry: &Entry<'_>, number: i32) -> Option<(Inher
 }
 
 /// A descriptor on the committed inode of a path that the branch has open; none for an unlinked file.
-fn reopened(
-    control: &mut Control,
-    entry: &Entry<'_>,
-    number: i32,
-    flags: i32,
-) -> Result<Option<usize>, Errno> {
+fn reopened(control: &mut Control, entry: &Entry, number: i32, flags: i32) -> Result<Option<usize>, Errno> {
     let mut path = [0u8; 2048];
     let length = link(control.origin.branch, b"/fd/", Some(number), &mut path)?;
     if path[..length].ends_with(DELETED) {

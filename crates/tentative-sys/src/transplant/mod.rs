@@ -39,9 +39,8 @@ use crate::{
 const ROLLBACK_SIGNAL: i32 = 64;
 
 /// Where and how a branch enters a sandbox.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
+#[derive(Debug)]
+pub struct Entry {
     /// Pidfd of the sandbox's init.
     pub init: RawFd,
     /// `CLONE_NEW*` flags of the namespaces that the helper enters before it makes the branch …
@@ -52,20 +51,20 @@ pub struct Entry<'a> {
     /// Whether the branch gets the origin's process id inside.
     pub same_pid: bool,
     /// The compiled filter; empty for none.
-    pub filter: &'a [Instruction],
+    pub filter: Vec<Instruction>,
     /// Socket by which the branch joins the monitor around this transaction, whose filter it has already; -1 when
     /// there is none and the branch installs the filter itself.
     pub outer: RawFd,
     /// Socket to the monitor.
     pub monitor: RawFd,
     /// Every descriptor that is the transaction's and not the program's: the branch loses them, the origin keeps them.
-    pub own: &'a [RawFd],
+    pub own: Vec<RawFd>,
     /// NUL-terminated path of the journal that tells whether a monitor that died had committed.
-    pub journal: &'a [u8],
+    pub journal: Vec<u8>,
     /// Capabilities that the branch keeps, as a bit set.
     pub capabilities: u64,
     /// NUL-terminated working directory inside.
-    pub directory: &'a [u8],
+    pub directory: Vec<u8>,
     /// What becomes of the inherited descriptors.
     pub inherited: *const Inherited,
     /// How many there are.
@@ -86,7 +85,7 @@ pub struct Wishes<'a> {
     /// Returns [`Begun::Frozen`] in the origin when the branch asks for its commit.
     pub decide: bool,
     /// The sandbox to run in.
-    pub entry: Option<&'a Entry<'a>>,
+    pub entry: Option<&'a Entry>,
     /// What the branch has as its standard output and standard error instead of the origin's.
     pub output: Option<[RawFd; 2]>,
 }

@@ -102,6 +102,16 @@ pub struct Branch {
 pub struct Frozen {
     inner: transplant::Frozen,
     after: Afterwards,
+    needed: Needed,
+}
+
+/// What the commit of a frozen branch reads when the frame of `begin` is gone. After that commit the memory is the
+/// branch's, where none of it was kept.
+#[derive(Debug)]
+struct Needed {
+    _entry: Option<Box<Entry>>,
+    /// The entry points into it.
+    _plan: Option<inherit::Plan>,
 }
 
 /// A transaction that was rolled back, seen in the origin.
@@ -175,23 +185,20 @@ fn try_to_begin(options: &Options) -> Result<Begun, BeginError> {
         Some(session) => Some(prepare(session, options, open, captured)?),
         None => None,
     };
-    let journal = session.as_ref().map_or_else(CString::default, Session::journal);
-    let known = own::numbers();
     let contains_files = !options.without.contains(Layer::Files);
-    let filter = session.as_ref().map(|_| pathways::compile(options.without));
     let entry = session.as_ref().zip(plan.as_ref()).map(|(session, plan)| {
         Box::new(Entry {
             init: session.init(),
             namespaces: session.ready.namespaces,
             namespaces_of_branch: session.ready.namespaces_of_branch,
             same_pid: !options.without.contains(Layer::Kin),
-            filter: filter.as_deref().unwrap_or_default(),
+            filter: pathways::compile(options.without),
             outer: session.outer(),
             monitor: session.socket(),
-            own: &known,
-            journal: journal.as_bytes_with_nul(),
+            own: own::numbers(),
+            journal: session.journal().into_bytes_with_nul(),
             capabilities: session.ready.capabilities,
-            directory: if contains_files { directory.as_bytes_with_nul() } else { b"" },
+            directory: if contains_files { directory.into_bytes_with_nul() } else { Vec::new() },
             inherited: plan.entries.as_ptr(),
             inherited_len: plan.entries.len(),
             copies: plan.copies.as_ptr(),
@@ -224,9 +231,7 @@ fn try_to_begin(options: &Options) -> Result<Begun, BeginError> {
             Ok(Begun::Inside(Branch { inner, after, before }))
         }
         Ok(transplant::Begun::Frozen(inner)) => {
-            outlive(entry);
-            outlive((known, plan, journal));
-            Ok(Begun::Frozen(Frozen { inner, after }))
+            Ok(Begun::Frozen(Frozen { inner, after, needed: Needed { _entry: entry, _plan: plan } }))
         }
         Ok(transplant::Begun::Ended(ended)) => Ok(Begun::Ended(after.ended(ended))),
         Err(error) => Err(failed(error, plan.as_ref())),
@@ -246,12 +251,6 @@ fn prepare(
 
 fn failed(error: transplant::BeginError, plan: Option<&inherit::Plan>) -> BeginError {
     BeginError::of(error, plan.map_or(&[], |plan| &plan.entries))
-}
-
-/// Keeps what the commit of a frozen branch reads when the frame of `begin` is gone. After that commit the memory is
-/// the branch's, where nothing was kept.
-fn outlive<T>(needed: T) {
-    std::mem::forget(needed);
 }
 
 fn working_directory() -> Result<CString, BeginError> {
@@ -320,6 +319,12 @@ impl Branch {
         Box::new(report)
     }
 
+    /// What has changed in layer 4 so far: asks nobody.
+    #[must_use]
+    pub fn process_changes(&self) -> Vec<crate::change::Change> {
+        self.before.changes()
+    }
+
     /// What the branch has changed in memory so far.
     pub fn memory_changes(&mut self) -> MemoryChanges {
         self.inner.measure().into()
@@ -337,7 +342,9 @@ impl Frozen {
     #[must_use]
     pub fn commit(self) -> Begun {
         match self.inner.commit() {
-            transplant::Begun::Frozen(inner) => Begun::Frozen(Frozen { inner, after: self.after }),
+            transplant::Begun::Frozen(inner) => {
+                Begun::Frozen(Frozen { inner, after: self.after, needed: self.needed })
+            }
             transplant::Begun::Ended(ended) => Begun::Ended(self.after.ended(ended)),
             transplant::Begun::Inside(_) => unreachable!("only begin returns in the branch"),
         }
