@@ -22,6 +22,8 @@ MACHINE_PATH = re.compile(r"(?<![\w.}])(/root/|/work/|/home/[a-z]+/)")
 WAIVER = re.compile(r"#!?\[allow\(")
 #: Commits that were published before this rule was checked; history is not rewritten for them.
 EXCUSED_COMMITS = ("fcfd952", "64bcd5b", "9572836", "d5ea071")
+#: The files of the extension module that may contain unsafe code; ARCHITECTURE.md says why.
+UNSAFE_OF_THE_EXTENSION = ("interpreter.rs", "names.rs")
 #: The one crate that may contain unsafe code.
 UNSAFE_CRATE = "crates/tentative-sys/"
 TEST_NAME = re.compile(r"`((?:crates|tests|python|examples)/[\w./-]+)::([\w:]+)`")
@@ -76,6 +78,9 @@ def unsafe_code() -> Iterator[str]:
             continue
         if "#![forbid(unsafe_code)]" not in path.read_text():
             yield f"{here}: does not forbid unsafe code"
+    for path in sorted((ROOT / "crates" / "tentative-py" / "src").glob("**/*.rs")):
+        if path.name not in UNSAFE_OF_THE_EXTENSION and "unsafe {" in path.read_text():
+            yield f"{path.relative_to(ROOT)}: unsafe code of the extension module is in {UNSAFE_OF_THE_EXTENSION}"
 
 
 def machine_paths() -> Iterator[str]:
