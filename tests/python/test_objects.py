@@ -179,7 +179,7 @@ def test_a_collector_that_rebinds_names_does_no_harm(module):
     threshold = gc.get_threshold()
     gc.set_threshold(1)
     try:
-        for _ in range(300):
+        for _ in range(40):
             before = Before()
             module.number = [None]
             junk = [float(n) + 0.25 for n in range(50)]

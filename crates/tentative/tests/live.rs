@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::{Read as _, Seek as _, SeekFrom, Write as _},
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::fs::PermissionsExt as _},
     path::PathBuf,
     process::{Command, ExitCode},
 };
@@ -32,6 +32,7 @@ const CASES: &[Case] = &[
     ("deleted_files_that_others_changed_refuse", deleted_files_that_others_changed_refuse),
     ("a_file_deleted_inside_keeps_its_content", a_file_deleted_inside_keeps_its_content),
     ("new_files_arrive_open", new_files_arrive_open),
+    ("a_file_that_may_not_be_opened_again_refuses", a_file_that_may_not_be_opened_again_refuses),
     ("what_shares_an_open_file_goes_on_sharing_it", what_shares_an_open_file_goes_on_sharing_it),
     ("a_file_opened_again_at_its_number_is_the_new_one", a_file_opened_again_at_its_number_is_the_new_one),
     ("descriptors_arrive_under_a_lowered_limit", descriptors_arrive_under_a_lowered_limit),
@@ -235,6 +236,20 @@ fn inherited_files_are_reopened() {
     );
     file.write_all(b"zz").expect("still the same file");
     assert_eq!(fs::read(&path).expect("read"), b"01yyzz6789");
+}
+
+fn a_file_that_may_not_be_opened_again_refuses() {
+    let path = work().join("closed");
+    let mut file = fs::File::create_new(&path).expect("create");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).expect("close it to everybody");
+    let mut inside = None;
+    committed(|| inside = Some(file.write_all(b"inside ").is_ok()));
+    file.write_all(b"outside").expect("the origin's is as it was");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("open it again");
+    let everything = rustix::process::geteuid().is_root();
+    assert_eq!(inside, Some(everything), "root may open it");
+    let wanted = if everything { "inside outside" } else { "outside" };
+    assert_eq!(fs::read_to_string(&path).expect("read"), wanted);
 }
 
 fn deleted(name: &str) -> fs::File {

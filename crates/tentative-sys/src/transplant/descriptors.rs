@@ -125,7 +125,7 @@ fn fetch(control: &mut Control, index: usize) -> Result<FdOp, Errno> {
             Some((planned, installed))
                 if installed == inode
                     && planned.action != Inherit::Share
-                    && !was_opened_again(control, index, inode, planned.flags ^ flags)? =>
+                    && !(on_disk && was_opened_again(control, index, inode, planned.flags ^ flags)?) =>
             {
                 if mode & libc::S_IFMT == libc::S_IFREG && is_deleted(control, number)? {
                     copies::stage_deleted_inside(control, number, got)?;

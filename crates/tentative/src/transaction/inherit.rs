@@ -1,6 +1,11 @@
 //! What becomes of the origin's descriptors in a contained branch (DESIGN: process state).
 
-use std::{ffi::CString, os::unix::ffi::OsStringExt as _};
+use std::{ffi::CString, os::unix::ffi::OsStringExt as _, path::Path};
+
+use rustix::{
+    fs::{Access, AtFlags, CWD, accessat},
+    io::Errno,
+};
 
 use tentative_sys::process::{
     copies::PrivateCopy,
@@ -56,6 +61,11 @@ pub(super) fn plan(open: Vec<(i32, Open)>, without: LayerSet, captured: bool) ->
             {
                 entry
             }
+            // Opened by somebody with more rights, who handed it down: to open it again is not the program's right.
+            Open::Path(path) if inode_of(number).is_some() && !may_open(&path, flags) => {
+                let reads = flags & libc_accmode() == 0;
+                Inherited { action: if reads { Inherit::PipeReader } else { Inherit::PipeWriter }, ..entry }
+            }
             Open::Path(path) => match twin(&plan.entries, number) {
                 Some(original) => Inherited { action: Inherit::Duplicate, original, ..entry },
                 None => {
@@ -86,6 +96,16 @@ pub(super) fn plan(open: Vec<(i32, Open)>, without: LayerSet, captured: bool) ->
         plan.entries.push(entry);
     }
     Ok(plan)
+}
+
+/// Whether the caller has the rights on a file that these flags of an open file want.
+fn may_open(path: &Path, flags: i32) -> bool {
+    let wanted = match flags & libc_accmode() {
+        0 => Access::READ_OK,
+        1 => Access::WRITE_OK,
+        _ => Access::READ_OK | Access::WRITE_OK,
+    };
+    accessat(CWD, path, wanted, AtFlags::EACCESS) != Err(Errno::ACCESS)
 }
 
 /// The output stream whose open file a number has.
