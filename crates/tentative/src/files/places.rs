@@ -37,6 +37,9 @@ struct Owner {
     path: Vec<Step>,
 }
 
+/// The shared directory can vanish that often while a place is made in it.
+const ATTEMPTS: usize = 20;
+
 /// A directory on the way to a store.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Step {
@@ -76,6 +79,17 @@ fn is_own(metadata: &fs::Metadata) -> bool {
 /// Makes a transaction's directory on another file system, with the shared one above it and its owner beside it; returns
 /// the lock that says that the transaction is in use.
 pub(super) fn make(place: &Path, directory: &Path) -> io::Result<OwnedFd> {
+    for _ in 0..ATTEMPTS {
+        match try_make(place, directory) {
+            // Somebody else's last place was just removed, with the shared directory.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+    }
+    try_make(place, directory)
+}
+
+fn try_make(place: &Path, directory: &Path) -> io::Result<OwnedFd> {
     let mut builder = fs::DirBuilder::new();
     builder.mode(0o700);
     if let Some(shared) = place.parent() {
