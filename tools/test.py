@@ -161,7 +161,8 @@ def second_run(suite: Suite, scratch: Path) -> bool:
             say(f"processes left behind by the tests of the ordinary user: {left}")
         rest = user.left_in_tmp()
         if rest:
-            say(f"left behind in /tmp by the tests of the ordinary user: {', '.join(map(str, rest))}")
+            say("left behind in /tmp by the tests of the ordinary user:")
+            subprocess.run(["ls", "-lAR", "--", *rest])
         return well and not left and not rest
 
 

@@ -54,6 +54,14 @@ pub struct Inherited {
     pub inode: u64,
 }
 
+impl Inherited {
+    /// Whether the branch has a pipe of its own at this number.
+    #[must_use]
+    pub const fn is_pipe(&self) -> bool {
+        matches!(self.action, Inherit::PipeReader | Inherit::PipeWriter)
+    }
+}
+
 /// One descriptor of the origin to be changed by a commit.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

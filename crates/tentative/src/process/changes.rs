@@ -28,6 +28,8 @@ pub struct Attributes {
     umask: Option<String>,
     limits: Vec<Rlimit>,
     descriptors: Vec<(i32, Open)>,
+    /// Numbers of files that a branch has a pipe for.
+    stand_ins: Vec<i32>,
 }
 
 impl Attributes {
@@ -45,7 +47,13 @@ impl Attributes {
             umask: umask(),
             limits: LIMITS.iter().map(|(_, resource)| getrlimit(*resource)).collect(),
             descriptors,
+            stand_ins: Vec::new(),
         }
+    }
+
+    /// Notes that a branch has a pipe at that number instead, which is no change.
+    pub(crate) fn expect_stand_in(&mut self, number: i32) {
+        self.stand_ins.push(number);
     }
 
     /// What differs now.
@@ -74,7 +82,9 @@ impl Attributes {
         numbers.dedup();
         for number in numbers.into_iter().filter(|number| *number > 2 && *number < OWN) {
             let (before, after) = (words(&self.descriptors, number), words(&now.descriptors, number));
-            compare(changes, &format!("descriptor.{number}"), before, after);
+            if !(self.stand_ins.contains(&number) && after == Some(Open::Pipe.in_words())) {
+                compare(changes, &format!("descriptor.{number}"), before, after);
+            }
         }
     }
 }

@@ -175,7 +175,7 @@ fn try_to_begin(options: &Options) -> Result<Begun, BeginError> {
     // The session is woken first: it answers while this process looks at itself.
     let asked = if link::is_needed(options) { Some(Session::ask(options)?) } else { None };
     let open = program_descriptors()?;
-    let before = Attributes::with_descriptors(open.clone());
+    let mut before = Attributes::with_descriptors(open.clone());
     let directory = working_directory()?;
     let offsets = Offsets::capture(open.iter().map(|(number, _)| *number));
     let mut session = asked.map(Asked::session).transpose()?;
@@ -185,6 +185,8 @@ fn try_to_begin(options: &Options) -> Result<Begun, BeginError> {
         Some(session) => Some(prepare(session, options, open, captured)?),
         None => None,
     };
+    let stand_ins = plan.iter().flat_map(|plan| plan.entries.iter().filter(|entry| entry.is_pipe()));
+    stand_ins.for_each(|entry| before.expect_stand_in(entry.number));
     let contains_files = !options.without.contains(Layer::Files);
     let entry = session.as_ref().zip(plan.as_ref()).map(|(session, plan)| {
         Box::new(Entry {
