@@ -1,6 +1,9 @@
 """What the tests of the Python API share."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import tentative
@@ -18,9 +21,17 @@ def memory():
 
 @pytest.fixture(scope="session", autouse=True)
 def store(tmp_path_factory):
-    """A store of the tests' own, and a keeper that is already running when descriptors are counted."""
-    os.environ["TENTATIVE_HOME"] = str(tmp_path_factory.mktemp("store"))
+    """A store of the tests' own, and a keeper that is already running when descriptors are counted.
+
+    What tests have kept is rolled back at the end: it has places on other file systems as well.
+    """
+    home = tmp_path_factory.mktemp("store")
+    os.environ["TENTATIVE_HOME"] = str(home)
     tentative.run(int)
+    yield
+    executable = Path(sys.executable).with_name("tentative")
+    for kept in home.glob("*/record.json"):
+        subprocess.run([executable, "rollback", kept.parent.name], stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture

@@ -29,6 +29,10 @@ pub fn measure(tentative: &Path, pairs: usize, only: Option<&str>) -> Result<()>
         ("status", Bench::git_status),
         ("unpack", Bench::unpack_and_delete),
     ];
+    if let Some(unknown) = only.filter(|only| rows.iter().all(|(name, _)| name != only)) {
+        let known: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
+        anyhow::bail!("no row {unknown:?}; there are {}", known.join(", "));
+    }
     for (_, row) in rows.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
         row(&bench)?;
     }
