@@ -7,6 +7,9 @@ use rustix::io::Errno;
 use super::copies::Stamp;
 use crate::raw;
 
+/// What kcmp(2) compares: open files.
+pub(crate) const KCMP_FILE: usize = 0;
+
 /// As many descriptors as one transaction can carry over.
 pub(crate) const MAX_FDS: usize = 16_384;
 
@@ -338,8 +341,12 @@ pub fn is_open(number: i32) -> bool {
 /// Whether two of this process's descriptors share one open file, and so an offset.
 #[must_use]
 pub fn same_open_file(one: i32, other: i32) -> bool {
-    let own = raw::getpid().unwrap_or(0);
-    raw::kcmp(own, own, 0, one as usize, other as usize) == Ok(0)
+    raw::getpid().is_ok_and(|own| is_same_open_file(own, one, other))
+}
+
+/// The same of two descriptors of any process that this one may look at.
+pub(crate) fn is_same_open_file(pid: usize, one: i32, other: i32) -> bool {
+    raw::kcmp(pid, pid, KCMP_FILE, one as usize, other as usize) == Ok(0)
 }
 
 /// Puts the staged descriptors at their numbers; nothing here can fail but for a number above the limit, which

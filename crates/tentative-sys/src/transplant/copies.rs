@@ -15,12 +15,11 @@ use super::{
 use crate::{
     process::{
         copies::{PrivateCopy, Stamp},
-        descriptors::{FdOp, differ_settably, flags_to_reopen, info, proc_path, stamp},
+        descriptors::{FdOp, differ_settably, flags_to_reopen, info, is_same_open_file, proc_path, stamp},
     },
     raw,
 };
 
-const KCMP_FILE: usize = 0;
 const FICLONE: usize = 0x4004_9409;
 /// Bytes that are compared at a time.
 const CHUNK: usize = ENTRIES * 8;
@@ -91,13 +90,8 @@ pub(super) fn find(entry: &Entry, got: usize) -> Result<Option<PrivateCopy>, Err
     let it = stamp(got)?;
     let is_it = |copy: &PrivateCopy| (copy.fresh.device, copy.fresh.inode) == (it.device, it.inode);
     let own = raw::getpid()?;
-    let shared = |copy: &PrivateCopy| is_it(copy) && is_same(own, got, copy.copy);
+    let shared = |copy: &PrivateCopy| is_it(copy) && is_same_open_file(own, got as i32, copy.copy);
     Ok(each_copy(entry).find(shared).or_else(|| each_copy(entry).find(is_it)))
-}
-
-/// Whether two descriptors of this process's are one open file.
-fn is_same(own: usize, one: usize, other: i32) -> bool {
-    raw::kcmp(own, own, KCMP_FILE, one, other as usize) == Ok(0)
 }
 
 /// What stands for a descriptor of the branch's on a private copy: the origin's open file that the copy was made of,
@@ -110,7 +104,7 @@ pub(super) fn fetch(
     flags: i32,
 ) -> Result<FdOp, Errno> {
     let own = raw::getpid()?;
-    if !is_same(own, got, copy.copy) {
+    if !is_same_open_file(own, got as i32, copy.copy) {
         let mut path = [0; 64];
         let path = proc_path(&mut path, b"/proc/self/fd/", copy.number, b"");
         let flags = flags_to_reopen(flags) & !libc::O_NOFOLLOW;
@@ -122,7 +116,7 @@ pub(super) fn fetch(
     // Others may read on in the origin's open file; where the branch did not move, they decide.
     let stayed = wanted.offset == copy.offset && !control.origin.ran;
     let offset = if stayed { -1 } else { wanted.offset };
-    if is_same(own, wanted.number as usize, copy.number) {
+    if is_same_open_file(own, wanted.number, copy.number) {
         return Ok(FdOp { offset, status, ..wanted });
     }
     let source = fresh_number(control, copy.number as usize)?;

@@ -12,13 +12,13 @@ use super::{
 };
 use crate::{
     process::descriptors::{
-        self as fds, FdOp, Inherit, Inherited, differ_settably, flags_to_reopen, identity, info, proc_path,
+        self as fds, FdOp, Inherit, Inherited, KCMP_FILE, differ_settably, flags_to_reopen, identity, info,
+        is_same_open_file, proc_path,
     },
     process::state::{set_limit, set_soft_limit},
     raw,
 };
 
-const KCMP_FILE: usize = 0;
 const FILES_LIMIT: usize = libc::RLIMIT_NOFILE as usize;
 /// What the kernel adds to the name of a deleted file.
 const DELETED: &[u8] = b" (deleted)";
@@ -152,7 +152,7 @@ fn shared_open_file(control: &Control, index: usize, wanted: FdOp) -> Result<Opt
     let branch = control.origin.branch as usize;
     let Some(other) = same_open_file(branch, &control.fds[..index], wanted) else { return Ok(None) };
     let own = raw::getpid()?;
-    if other.source == other.number && is_same(own, wanted.number, other.number) {
+    if other.source == other.number && is_same_open_file(own, wanted.number, other.number) {
         return Ok(Some(wanted));
     }
     let source = fresh_number(control, other.source as usize)?;
@@ -161,13 +161,8 @@ fn shared_open_file(control: &Control, index: usize, wanted: FdOp) -> Result<Opt
 
 /// The first of some descriptors that in a process is the same open file as another.
 fn same_open_file(pid: usize, among: &[FdOp], one: FdOp) -> Option<FdOp> {
-    let is_it = |it: &&FdOp| it.inode == one.inode && is_same(pid, one.number, it.number);
+    let is_it = |it: &&FdOp| it.inode == one.inode && is_same_open_file(pid, one.number, it.number);
     if one.inode == 0 { None } else { among.iter().find(is_it).copied() }
-}
-
-/// Whether two numbers of a process are one open file.
-fn is_same(pid: usize, one: i32, other: i32) -> bool {
-    raw::kcmp(pid, pid, KCMP_FILE, one as usize, other as usize) == Ok(0)
 }
 
 /// Whether the branch closed an inherited file and opened it anew at the same number, as far as one can tell: for
@@ -176,7 +171,8 @@ fn was_opened_again(control: &Control, index: usize, inode: u64, differences: i3
     let own = raw::getpid()?;
     let number = control.fds[index].number;
     // In the branch none of these is the same open file, or it would be shared.
-    let parted = |it: &FdOp| it.source == it.number && it.inode == inode && is_same(own, number, it.number);
+    let parted =
+        |it: &FdOp| it.source == it.number && it.inode == inode && is_same_open_file(own, number, it.number);
     let access = libc::O_ACCMODE | libc::O_PATH | libc::O_DIRECTORY;
     Ok(differences & access != 0 || control.fds[..index].iter().any(parted))
 }
