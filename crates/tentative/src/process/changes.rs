@@ -56,9 +56,9 @@ impl Attributes {
         self.stand_ins.push(number);
     }
 
-    /// What differs now.
+    /// What differs now, apart from descriptors that are not the program's.
     #[must_use]
-    pub fn changes(&self) -> Vec<Change> {
+    pub fn changes(&self, own: &[i32]) -> Vec<Change> {
         let now = Attributes::capture();
         let mut changes = Vec::new();
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
@@ -67,12 +67,11 @@ impl Attributes {
         for (index, (name, _)) in LIMITS.iter().enumerate() {
             compare(&mut changes, name, Some(limit(&self.limits[index])), Some(limit(&now.limits[index])));
         }
-        self.compare_descriptors(&now, &mut changes);
+        self.compare_descriptors(&now, own, &mut changes);
         changes
     }
 
-    fn compare_descriptors(&self, now: &Attributes, changes: &mut Vec<Change>) {
-        // The transaction's own lie above the program's.
+    fn compare_descriptors(&self, now: &Attributes, own: &[i32], changes: &mut Vec<Change>) {
         let words = |list: &[(i32, Open)], number: i32| {
             list.iter().find(|(known, _)| *known == number).map(|(_, open)| open.in_words())
         };
@@ -80,7 +79,7 @@ impl Attributes {
             self.descriptors.iter().chain(&now.descriptors).map(|(number, _)| *number).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        for number in numbers.into_iter().filter(|number| *number > 2 && *number < OWN) {
+        for number in numbers.into_iter().filter(|number| *number > 2 && !own.contains(number)) {
             let (before, after) = (words(&self.descriptors, number), words(&now.descriptors, number));
             if !(self.stand_ins.contains(&number) && after == Some(Open::Pipe.in_words())) {
                 compare(changes, &format!("descriptor.{number}"), before, after);
@@ -88,9 +87,6 @@ impl Attributes {
         }
     }
 }
-
-/// The lowest number of the transaction's own descriptors.
-const OWN: i32 = 896;
 
 fn compare(changes: &mut Vec<Change>, name: &str, before: Option<String>, after: Option<String>) {
     let kind = match (&before, &after) {
@@ -132,6 +128,9 @@ mod tests {
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         let number = std::os::fd::AsRawFd::as_raw_fd(&file);
         let name = Subject::Name(format!("descriptor.{number}"));
-        assert!(before.changes().iter().any(|change| change.subject == name && change.before.is_none()));
+        let is_told = |own: &[i32]| {
+            before.changes(own).iter().any(|change| change.subject == name && change.before.is_none())
+        };
+        assert!(is_told(&[]) && !is_told(&[number]));
     }
 }

@@ -301,7 +301,7 @@ impl Branch {
         own::leave_branch(marks);
         let mut report = self.after.report_of_commit(committed.counts.into());
         // Layer 4 is the branch's by now, and what it opened is where it belongs.
-        report.add_changes(self.before.changes());
+        report.add_changes(self.before.changes(&own::numbers()));
         let duration = self.after.started.elapsed();
         self.after.close();
         Ok(Committed { report, duration, departed: committed.departed })
@@ -317,14 +317,14 @@ impl Branch {
         let findings = serde_json::from_slice(&self.inner.look()).unwrap_or_default();
         let containment = self.after.containment.clone();
         let mut report = Report::new(containment, MemoryChanges::default(), findings, Default::default());
-        report.add_changes(self.before.changes());
+        report.add_changes(self.before.changes(&own::numbers()));
         Box::new(report)
     }
 
     /// What has changed in layer 4 so far: asks nobody.
     #[must_use]
     pub fn process_changes(&self) -> Vec<crate::change::Change> {
-        self.before.changes()
+        self.before.changes(&own::numbers())
     }
 
     /// What the branch has changed in memory so far.

@@ -77,6 +77,13 @@ pub(super) fn number_in_use_by_the_program() -> Option<RawFd> {
     of_outer.find(|number| is_open(*number) && !registry.contains(&(*number, depth)))
 }
 
+/// Where the numbers begin: below the soft limit, where select(2) and small tables still reach, and in the upper half
+/// of few numbers, so that the program has the lower one.
+fn lowest() -> RawFd {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(1024).min(1024);
+    (limit - limit.min(256) / 2) as RawFd
+}
+
 /// A descriptor of the transaction's own.
 #[derive(Debug)]
 pub(super) struct Own {
@@ -89,10 +96,7 @@ pub(super) struct Own {
 impl Own {
     /// Moves a descriptor out of the program's way.
     pub(super) fn new(fd: OwnedFd) -> Result<Own, Errno> {
-        // Below the soft limit, where select(2) and small tables still reach.
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(1024).min(1024);
-        let lowest = RawFd::try_from(limit.saturating_sub(128)).unwrap_or(896);
-        let fd = fcntl_dupfd_cloexec(&fd, lowest)?;
+        let fd = fcntl_dupfd_cloexec(&fd, lowest())?;
         let number = fd.as_raw_fd();
         registry().push((number, depth()));
         Ok(Own { fd: Some(fd), number, owner: Owner::this() })

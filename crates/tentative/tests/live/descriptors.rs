@@ -11,7 +11,10 @@ use rustix::{
     io::fcntl_dupfd_cloexec,
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
-use tentative::transaction::{Begun, Cause, Refusal, begin};
+use tentative::{
+    change::Subject,
+    transaction::{Begun, Cause, Committed, Refusal, begin},
+};
 use tentative_testkit::cases::Case;
 
 use crate::{change_while_a_branch_runs, committed, ended, options, work};
@@ -28,6 +31,7 @@ pub(crate) const CASES: &[Case] = &[
     ("what_shares_an_open_file_goes_on_sharing_it", what_shares_an_open_file_goes_on_sharing_it),
     ("a_file_opened_again_at_its_number_is_the_new_one", a_file_opened_again_at_its_number_is_the_new_one),
     ("descriptors_arrive_under_a_lowered_limit", descriptors_arrive_under_a_lowered_limit),
+    ("only_the_programs_descriptors_are_changes", only_the_programs_descriptors_are_changes),
     ("a_number_in_use_outside_refuses_the_commit", a_number_in_use_outside_refuses_the_commit),
 ];
 
@@ -307,6 +311,29 @@ fn descriptors_arrive_under_a_lowered_limit() {
     setrlimit(Resource::Nofile, Rlimit { current: last, maximum: last }).expect("lower both");
     committed(|| made.push(fs::File::create(&path).expect("create below the limit")));
     made[3].write_all(b"text").expect("it arrived");
+}
+
+fn only_the_programs_descriptors_are_changes() {
+    let path = work().join("one");
+    let mut made: Vec<fs::File> = Vec::new();
+    let opened = |done: &Committed| -> Vec<String> {
+        let names = done.report.changes.iter().filter_map(|change| match &change.subject {
+            Subject::Name(name) => Some(name.clone()),
+            Subject::Path(_) => None,
+        });
+        names.filter(|name| name.starts_with("descriptor.")).collect()
+    };
+    // Wherever the limit puts the transaction's own: at 896, at 172, and at 32, in the middle of the program's.
+    for (limit, from) in [(1024, 1000), (300, 290), (64, 50)] {
+        limit_numbers(limit);
+        let mut inside = Vec::new();
+        let done = committed(|| {
+            let file = fs::File::create(&path).expect("create");
+            made.push(fcntl_dupfd_cloexec(&file, from).expect("above the transaction's own").into());
+            inside.push(format!("descriptor.{}", made.last().expect("just made").as_raw_fd()));
+        });
+        assert_eq!(opened(&done), inside, "with {limit} numbers");
+    }
 }
 
 fn a_number_in_use_outside_refuses_the_commit() {
