@@ -44,6 +44,26 @@ pub(crate) fn set_limit(which: usize, pair: &[u64; 2]) {
     limit(which, Some(pair));
 }
 
+/// As many numbers of descriptors as the hard limit allows, until it is dropped. Raw system calls only, so whoever may
+/// not allocate or fail may hold it; whoever never drops it has to set a limit of its own.
+#[must_use]
+pub(crate) struct AllNumbers {
+    before: [u64; 2],
+}
+
+impl AllNumbers {
+    /// Raises the calling process's limit: the program may have lowered it below numbers that it has.
+    pub(crate) fn allow() -> AllNumbers {
+        AllNumbers { before: set_soft_limit(libc::RLIMIT_NOFILE as usize, u64::MAX) }
+    }
+}
+
+impl Drop for AllNumbers {
+    fn drop(&mut self) {
+        set_limit(libc::RLIMIT_NOFILE as usize, &self.before);
+    }
+}
+
 /// The file mode mask of the calling process, read by setting it for an instant; none while other threads run, which
 /// could make a file meanwhile.
 #[must_use]

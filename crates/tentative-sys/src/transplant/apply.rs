@@ -15,7 +15,13 @@ use super::{
     talk::{self, Message, op},
     wait,
 };
-use crate::{arch, crash, memory::PAGE, process::descriptors as fds, raw, threads::state::set_mask};
+use crate::{
+    arch, crash,
+    memory::PAGE,
+    process::{descriptors as fds, state::AllNumbers},
+    raw,
+    threads::state::set_mask,
+};
 
 const MADV_GUARD_INSTALL: i32 = 102;
 const MADV_GUARD_REMOVE: i32 = 103;
@@ -25,6 +31,8 @@ pub(super) fn commit(control: &mut Control) {
     const _: () = assert!(MAX_VMAS >= 65_530);
     control.origin.reply.words_len = 0;
     control.origin.reply.refusal = Refusal::default();
+    // A commit never drops it: the branch's limit takes its place.
+    let _numbers = AllNumbers::allow();
     match stage_all(control) {
         Ok(()) => go_over(control),
         Err(refusal) => {

@@ -18,7 +18,7 @@ use crate::{
     },
     process::{
         descriptors::{Inherited, replace_inherited},
-        state::{set_limit, set_soft_limit, soft_limit},
+        state::{AllNumbers, set_limit, set_soft_limit, soft_limit},
     },
     raw,
     threads::state::{Action, set_action, set_mask, set_timer},
@@ -99,10 +99,8 @@ fn enter(control: &mut Control) -> Result<(), (usize, Errno)> {
     if count != 0 {
         // SAFETY: the caller of begin made this array, and the clone has its own copy of it.
         let inherited: &[Inherited] = unsafe { core::slice::from_raw_parts(entry.inherited, count) };
-        // The program may have lowered its limit below numbers that it has.
-        let limit = set_soft_limit(libc::RLIMIT_NOFILE as usize, u64::MAX);
+        let _numbers = AllNumbers::allow();
         replace_inherited(inherited, &mut control.installed)?;
-        set_limit(libc::RLIMIT_NOFILE as usize, &limit);
     }
     crate::kin::drop_capabilities_raw(entry.capabilities).map_err(elsewhere)?;
     if entry.outer >= 0 {

@@ -255,8 +255,6 @@ pub(crate) struct Origin {
     pub(crate) fd_count: usize,
     /// Above every number of the program's.
     pub(crate) fd_base: usize,
-    /// The limit on numbers before staging, zero while nothing is staged.
-    pub(crate) files_limit: [u64; 2],
     pub(crate) copy_count: usize,
     pub(crate) directory: i32,
     pub(crate) scratch_from: usize,

@@ -15,11 +15,9 @@ use crate::{
         self as fds, FdOp, Inherit, Inherited, KCMP_FILE, differ_settably, flags_to_reopen, identity, info,
         is_same_open_file, proc_path,
     },
-    process::state::{set_limit, set_soft_limit},
     raw,
 };
 
-const FILES_LIMIT: usize = libc::RLIMIT_NOFILE as usize;
 /// What the kernel adds to the name of a deleted file.
 const DELETED: &[u8] = b" (deleted)";
 
@@ -27,11 +25,10 @@ fn failed(number: i32) -> impl Fn(Errno) -> Refusal {
     move |errno| Refusal { step: Step::Descriptor, errno: errno.raw_os_error(), subject: number as usize }
 }
 
-/// Fetches the branch's descriptors and its working directory.
+/// Fetches the branch's descriptors and its working directory. The origin's own numbers, the branch's and what is fetched
+/// must all find room: the caller allows for all numbers.
 pub(super) fn stage(control: &mut Control) -> Result<(), Refusal> {
     (control.origin.fd_count, control.origin.copy_count) = (0, 0);
-    // The origin's own numbers, the branch's and what is fetched must all find room; the branch's limit comes last.
-    control.origin.files_limit = set_soft_limit(FILES_LIMIT, u64::MAX);
     let branch = control.origin.branch;
     let mut path = [0; 64];
     let branch_fds = proc_path(&mut path, b"/proc/", branch, b"/fd");
@@ -281,10 +278,8 @@ fn stage_directory(control: &mut Control) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Puts the descriptors in place.
+/// Puts the descriptors in place, while all numbers are allowed; the branch's limit comes after.
 pub(super) fn apply(control: &Control) {
-    // The branch may have lowered its limit below numbers that it has; its own comes after.
-    set_soft_limit(FILES_LIMIT, u64::MAX);
     fds::apply(&control.fds[..control.origin.fd_count]);
 }
 
@@ -292,10 +287,6 @@ pub(super) fn apply(control: &Control) {
 pub(super) fn abandon(control: &mut Control) {
     fds::release(&control.fds[..control.origin.fd_count]);
     control.origin.fd_count = 0;
-    if control.origin.files_limit != [0; 2] {
-        set_limit(FILES_LIMIT, &control.origin.files_limit);
-        control.origin.files_limit = [0; 2];
-    }
     copies::abandon(control);
     if control.origin.directory >= 0 {
         let _own = raw::close(control.origin.directory as usize);

@@ -5,6 +5,7 @@ use std::{
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     os::{fd::AsRawFd, unix::fs::PermissionsExt as _},
     path::PathBuf,
+    process::Command,
 };
 
 use rustix::{
@@ -303,6 +304,12 @@ fn descriptors_arrive_under_a_lowered_limit() {
         limit_numbers(64);
     });
     assert_eq!(getrlimit(Resource::Nofile).current, Some(64));
+    ended(&options(), |branch| {
+        let mut child = Command::new("/bin/sleep").arg("60").spawn().expect("spawn inside");
+        branch.commit().expect_err("refused");
+        child.kill().expect("kill inside");
+    });
+    assert_eq!(getrlimit(Resource::Nofile).current, Some(64), "after a refused commit");
     assert!(made[1].as_raw_fd() >= 300 && shares_offset(&made[0], &made[1]));
     committed(|| made.push(fs::File::create(&path).expect("create below the limit")));
     made[2].write_all(b"text").expect("it arrived");
