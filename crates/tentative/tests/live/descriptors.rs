@@ -308,6 +308,7 @@ fn descriptors_arrive_under_a_lowered_limit() {
         let mut child = Command::new("/bin/sleep").arg("60").spawn().expect("spawn inside");
         branch.commit().expect_err("refused");
         child.kill().expect("kill inside");
+        child.wait().expect("wait inside");
     });
     assert_eq!(getrlimit(Resource::Nofile).current, Some(64), "after a refused commit");
     assert!(made[1].as_raw_fd() >= 300 && shares_offset(&made[0], &made[1]));
