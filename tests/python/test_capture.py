@@ -7,6 +7,7 @@ import tempfile
 
 import pytest
 import tentative
+from processes import ran
 
 #: What a user of pytest would write; run by a pytest of its own, with its defaults.
 INNER = """
@@ -77,18 +78,8 @@ def run_pytest(tmp_path, **variables):
     """A pytest with its defaults: no configuration, capture by descriptor."""
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_inner.py").write_text(INNER)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_inner.py"]
-    environment = {**os.environ, **variables}
-    environment.pop("PYTEST_ADDOPTS", None)
-    return subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_inner.py")
+    return ran(*command, cwd=tmp_path, PYTEST_ADDOPTS="", **variables)
 
 
 def test_pytest_with_its_default_capture(tmp_path):

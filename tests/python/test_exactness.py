@@ -17,6 +17,7 @@ import weakref
 
 import pytest
 import tentative
+from processes import ran
 
 
 def committed(options, function):
@@ -170,7 +171,7 @@ with tentative.transaction(**options) as tx:
 assert state["array"][1, 1] == 301
 print("ok")
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = ran(sys.executable, "-c", program)
     assert done.returncode == 0 and done.stdout == "ok\n", done.stdout + done.stderr
 
 
@@ -359,7 +360,7 @@ with tentative.transaction(**{options!r}):
     inside = list(log)
 assert inside == ["before", "parent"] * 2 and log == ["before", "parent"] * 3, (inside, log)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = ran(sys.executable, "-c", program)
     assert done.returncode == 0, done.stderr
 
 

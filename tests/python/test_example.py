@@ -1,10 +1,10 @@
 """The example of `make run`: every proof holds, and fails when something of a layer was really changed."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import ran
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "build_script.py"
 LAYERS = ("memory", "threads", "objects", "process", "files", "kin", "world")
@@ -19,8 +19,7 @@ SHELL = (
 
 
 def run(*arguments):
-    command = [sys.executable, str(EXAMPLE), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd="/")
+    return ran(sys.executable, EXAMPLE, *arguments, timeout=300, cwd="/")
 
 
 def test_every_proof_holds():

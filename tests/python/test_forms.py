@@ -8,6 +8,7 @@ import time
 
 import pytest
 import tentative
+from processes import ran
 
 SHARED = []
 
@@ -239,8 +240,6 @@ def test_an_interrupt_reaches_the_branch(options):
 
 
 def test_output_appears_once(options, tmp_path):
-    import subprocess
-
     program, without = tmp_path / "program.py", options.get("without", ())
     program.write_text(
         "import sys, ctypes, tentative\nlibc = ctypes.CDLL(None)\nprint('python before', end=' ')\n"
@@ -250,7 +249,7 @@ def test_output_appears_once(options, tmp_path):
         f"with tentative.transaction(without={without!r}) as tx:\n    print('committed', end=' ')\n"
         "print('after')\n"
     )
-    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True)
+    done = ran(sys.executable, program)
     assert done.returncode == 0, done.stderr
     for part in ("python before", "c before", "python inside", "c inside", "committed", "after"):
         assert done.stdout.count(part) == 1, done.stdout

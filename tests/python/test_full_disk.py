@@ -2,10 +2,10 @@
 
 import os
 import shutil
-import subprocess
 import sys
 
 import pytest
+from processes import ran
 
 PROGRAM = """
 import subprocess
@@ -38,18 +38,8 @@ else:
 def run(tmp_path, script, **variables):
     """Runs a shell script in a mount namespace of its own, where it may mount small disks."""
     (tmp_path / "program.py").write_text(PROGRAM)
-    bin = os.path.dirname(sys.executable)
-    environment = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}", **variables}
-    command = ["unshare", "-m", "sh", "-ec", script]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    done = ran("unshare", "-m", "sh", "-ec", script, cwd=tmp_path, PATH=path, **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -1,11 +1,11 @@
 """The body of a rolled back block is skipped, on every supported interpreter that is here."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from interpreters import SUPPORTED, find
+from processes import ran
 
 CASES = Path(__file__).with_name("skip_cases.py")
 
@@ -15,7 +15,7 @@ def test_no_bytecode_of_the_body_runs(version):
     python = find(version)
     if python is None:
         pytest.skip(f"there is no CPython {version} here")
-    done = subprocess.run([python, str(CASES)], capture_output=True, text=True, timeout=120)
+    done = ran(python, CASES)
     assert done.returncode == 0 and done.stdout.strip() == "ok", done.stdout + done.stderr
 
 
@@ -31,11 +31,9 @@ def test_coverage_goes_on_and_sees_no_line_of_a_body(core, tmp_path, monkeypatch
     )
     monkeypatch.setenv("COVERAGE_CORE", core)
     monkeypatch.chdir(tmp_path)
-    run = [sys.executable, "-m", "coverage", "run", f"--include={program}", str(program)]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=120)
+    done = ran(sys.executable, "-m", "coverage", "run", f"--include={program}", program)
     assert done.returncode == 0, done.stdout + done.stderr
-    report = [sys.executable, "-m", "coverage", "json", "-o", "-", "-q"]
-    done = subprocess.run(report, capture_output=True, text=True, timeout=120)
+    done = ran(sys.executable, "-m", "coverage", "json", "-o", "-", "-q")
     import json
 
     (found,) = json.loads(done.stdout)["files"].values()

@@ -1,13 +1,12 @@
 """The core of the API on every supported interpreter: one wheel serves them all."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import cloudpickle
 import pytest
 import tentative
 from interpreters import SUPPORTED, find
+from processes import ran
 
 CASES = Path(__file__).with_name("core_cases.py")
 
@@ -20,6 +19,5 @@ def test_core_on_every_interpreter(version, tmp_path):
     # The two packages alone: others of this environment may be built for another interpreter.
     for package in (tentative, cloudpickle):
         (tmp_path / package.__name__).symlink_to(Path(package.__file__).parent)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([python, str(CASES)], capture_output=True, text=True, timeout=120, env=environment)
+    done = ran(python, CASES, PYTHONPATH=str(tmp_path), PYTHONDONTWRITEBYTECODE="1")
     assert done.returncode == 0 and done.stdout.strip() == "ok", done.stdout + done.stderr
