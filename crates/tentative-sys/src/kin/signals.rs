@@ -6,7 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use crate::raw::syscall;
+use crate::{
+    raw::syscall,
+    threads::state::{block, set_mask},
+};
 
 /// Size of the kernel's signal set in bytes.
 const SIGNAL_SET_SIZE: usize = 8;
@@ -33,13 +36,7 @@ impl SignalQueue {
         let fd = unsafe { syscall(libc::SYS_signalfd4, arguments) }?;
         // SAFETY: the kernel has just made this descriptor for us.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-        let mut mask_before = 0u64;
-        let how = libc::SIG_BLOCK as usize;
-        let arguments =
-            [how, (&raw const set) as usize, (&raw mut mask_before) as usize, SIGNAL_SET_SIZE, 0, 0];
-        // SAFETY: the kernel reads one set and writes another, of eight bytes each, which live here.
-        unsafe { syscall(libc::SYS_rt_sigprocmask, arguments) }?;
-        Ok(SignalQueue { fd, mask_before })
+        Ok(SignalQueue { fd, mask_before: block(set) })
     }
 
     /// The next signal that has arrived, by number.
@@ -60,9 +57,6 @@ impl AsFd for SignalQueue {
 
 impl Drop for SignalQueue {
     fn drop(&mut self) {
-        let how = libc::SIG_SETMASK as usize;
-        let arguments = [how, (&raw const self.mask_before) as usize, 0, SIGNAL_SET_SIZE, 0, 0];
-        // SAFETY: the kernel reads one set of eight bytes, which lives here.
-        let _cannot_fail = unsafe { syscall(libc::SYS_rt_sigprocmask, arguments) };
+        set_mask(self.mask_before);
     }
 }

@@ -1,19 +1,20 @@
 //! The terminal's foreground group, and signal dispositions of a fresh child.
 //!
-//! Never waits: SIGTTOU is blocked while the foreground changes, so that a background caller is not stopped.
+//! Never waits: SIGTTOU is blocked while the foreground changes, so that a background caller is not stopped. What says
+//! raw neither allocates nor touches errno, for whoever shares or copies another process's memory.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
-use rustix::{io::Errno, process::Pid, termios};
+use rustix::{io::Errno, process::Pid};
 
-use crate::raw::syscall;
-
-/// Size of the kernel's signal set in bytes.
-const SIGNAL_SET_SIZE: usize = 8;
+use crate::{
+    raw::syscall,
+    threads::state::{Action, SIGNALS, action, block, set_action, set_mask},
+};
 
 /// The foreground group of a terminal; none when it is another pid namespace's or there is none.
 pub fn foreground_group(terminal: impl AsFd) -> Option<Pid> {
-    termios::tcgetpgrp(terminal).ok()
+    foreground_group_raw(terminal.as_fd().as_raw_fd()).ok().and_then(Pid::from_raw)
 }
 
 /// Makes a group the foreground of a terminal, also from the background.
@@ -21,54 +22,41 @@ pub fn foreground_group(terminal: impl AsFd) -> Option<Pid> {
 /// # Errors
 /// What tcsetpgrp(3) says.
 pub fn become_foreground(terminal: BorrowedFd<'_>, group: Pid) -> Result<(), Errno> {
-    with_terminal_output_unblocked(|| termios::tcsetpgrp(terminal, group))
+    become_foreground_raw(terminal.as_raw_fd(), group.as_raw_pid())
 }
 
-/// Runs `act` with SIGTTOU blocked, so that acting on a terminal from the background does not stop this process.
-pub fn with_terminal_output_unblocked<R>(act: impl FnOnce() -> R) -> R {
-    let blocked: u64 = 1 << (libc::SIGTTOU - 1);
-    let mut before: u64 = 0;
-    mask(libc::SIG_BLOCK, Some(&blocked), Some(&mut before));
-    let result = act();
-    mask(libc::SIG_SETMASK, Some(&before), None);
-    result
+/// The number of a terminal's foreground group; zero when it is another pid namespace's.
+pub(crate) fn foreground_group_raw(terminal: i32) -> Result<i32, Errno> {
+    let mut group = 0i32;
+    let pointer = (&raw mut group) as usize;
+    // SAFETY: the kernel writes one process id.
+    unsafe { syscall(libc::SYS_ioctl, [terminal as usize, libc::TIOCGPGRP as usize, pointer, 0, 0, 0]) }?;
+    Ok(group)
+}
+
+/// Makes a group the foreground of a terminal, also from the background.
+pub(crate) fn become_foreground_raw(terminal: i32, group: i32) -> Result<(), Errno> {
+    let pointer = (&raw const group) as usize;
+    let mask = block(1 << (libc::SIGTTOU - 1));
+    // SAFETY: the kernel reads one process id.
+    let done =
+        unsafe { syscall(libc::SYS_ioctl, [terminal as usize, libc::TIOCSPGRP as usize, pointer, 0, 0, 0]) };
+    set_mask(mask);
+    done.map(drop)
 }
 
 /// Puts every signal back to its default and blocks none: for a child that is about to execute a program or that
 /// lives on without the parent's handlers. `keep_ignored` leaves ignored signals ignored, as execve(2) does.
 pub fn reset_signals(keep_ignored: bool) {
-    for signal in 1..=64 {
-        // [handler, flags, restorer, mask]
-        let mut action = [0usize; 4];
-        if keep_ignored {
-            let arguments = [signal, 0, (&raw mut action) as usize, SIGNAL_SET_SIZE, 0, 0];
-            // SAFETY: without a new action rt_sigaction(2) only writes the kernel's struct, of four words here.
-            let answer = unsafe { syscall(libc::SYS_rt_sigaction, arguments) };
-            if answer.is_err() || action[0] == libc::SIG_IGN {
-                continue;
-            }
+    for signal in 1..=SIGNALS {
+        if !keep_ignored || action(signal).handler != libc::SIG_IGN {
+            set_action(signal, &Action::default());
         }
-        let action = [libc::SIG_DFL, 0, 0, 0];
-        let arguments = [signal, (&raw const action) as usize, 0, SIGNAL_SET_SIZE, 0, 0];
-        // SAFETY: the default disposition runs no code of this process; SIGKILL and SIGSTOP say EINVAL, harmlessly.
-        let _unchangeable = unsafe { syscall(libc::SYS_rt_sigaction, arguments) };
     }
-    let none: u64 = 0;
-    mask(libc::SIG_SETMASK, Some(&none), None);
+    set_mask(0);
 }
 
 /// Lets the kernel reap every child of this process unseen (SIGCHLD ignored).
 pub fn ignore_children() {
-    let action = [libc::SIG_IGN, 0, 0, 0];
-    let arguments = [libc::SIGCHLD as usize, (&raw const action) as usize, 0, SIGNAL_SET_SIZE, 0, 0];
-    // SAFETY: ignoring a signal runs no code of this process.
-    let _cannot_fail = unsafe { syscall(libc::SYS_rt_sigaction, arguments) };
-}
-
-fn mask(how: i32, new: Option<&u64>, old: Option<&mut u64>) {
-    let new = new.map_or(0, |set| core::ptr::from_ref(set) as usize);
-    let old = old.map_or(0, |set| core::ptr::from_mut(set) as usize);
-    // SAFETY: the kernel reads one set and writes one, of eight bytes each, where they are given.
-    let _never_fails =
-        unsafe { syscall(libc::SYS_rt_sigprocmask, [how as usize, new, old, SIGNAL_SET_SIZE, 0, 0]) };
+    set_action(libc::SIGCHLD as usize, &Action { handler: libc::SIG_IGN, ..Action::default() });
 }

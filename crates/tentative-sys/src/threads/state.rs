@@ -48,9 +48,17 @@ pub(crate) struct ThreadState {
 
 /// Sets the signal mask and returns the old one.
 pub(crate) fn set_mask(mask: u64) -> u64 {
+    change_mask(libc::SIG_SETMASK as usize, mask)
+}
+
+/// Blocks more signals and returns the old mask.
+pub(crate) fn block(signals: u64) -> u64 {
+    change_mask(libc::SIG_BLOCK as usize, signals)
+}
+
+fn change_mask(how: usize, signals: u64) -> u64 {
     let mut old = 0u64;
-    let (new, previous) = ((&raw const mask) as usize, (&raw mut old) as usize);
-    let how = libc::SIG_SETMASK as usize;
+    let (new, previous) = ((&raw const signals) as usize, (&raw mut old) as usize);
     // SAFETY: both words are valid for the call; the mask belongs to the calling thread.
     let _cannot_fail =
         unsafe { raw::syscall(libc::SYS_rt_sigprocmask, [how, new, previous, SIGNAL_SET, 0, 0]) };
@@ -70,7 +78,8 @@ pub(crate) fn action(signal: usize) -> Action {
 /// Sets the action of a signal.
 pub(crate) fn set_action(signal: usize, action: &Action) {
     let pointer = core::ptr::from_ref(action) as usize;
-    // SAFETY: the action was this program's own (captured before or in its branch), so its handler is its code.
+    // SAFETY: the action was this program's own (captured before or in its branch), so its handler is its code; or it
+    // has none.
     let _kill_and_stop =
         unsafe { raw::syscall(libc::SYS_rt_sigaction, [signal, pointer, 0, SIGNAL_SET, 0, 0]) };
 }

@@ -13,7 +13,9 @@ use super::{
     fetch, resumption, stage, talk,
 };
 use crate::{
-    arch, crash, raw,
+    arch, crash,
+    kin::{become_foreground_raw, foreground_group_raw},
+    raw,
     threads::state::{Action, IntervalTimer, set_action, set_mask, set_timer},
 };
 
@@ -100,32 +102,14 @@ fn watch_child_signals(control: &Control) {
     }
 }
 
-fn terminal_group(terminal: i32) -> Result<i32, Errno> {
-    let mut group = 0i32;
-    let pointer = (&raw mut group) as usize;
-    // SAFETY: the kernel writes one process id.
-    unsafe {
-        raw::syscall(libc::SYS_ioctl, [terminal as usize, libc::TIOCGPGRP as usize, pointer, 0, 0, 0])
-    }?;
-    Ok(group)
-}
-
-fn set_terminal_group(terminal: i32, group: i32) {
-    let pointer = (&raw const group) as usize;
-    // SAFETY: the kernel reads one process id.
-    let _gone_terminal = unsafe {
-        raw::syscall(libc::SYS_ioctl, [terminal as usize, libc::TIOCSPGRP as usize, pointer, 0, 0, 0])
-    };
-}
-
 /// Gives the terminal's foreground to the branch's group if the origin's has it.
 fn hand_terminal_over(control: &mut Control) {
     let Ok(terminal) = raw::open(b"/dev/tty\0", libc::O_RDWR | libc::O_CLOEXEC | libc::O_NOCTTY) else {
         return;
     };
     let own = raw::getpgid(0).unwrap_or(0) as i32;
-    if terminal_group(terminal as i32) == Ok(own) {
-        set_terminal_group(terminal as i32, control.origin.branch);
+    if foreground_group_raw(terminal as i32) == Ok(own) {
+        let _gone_terminal = become_foreground_raw(terminal as i32, control.origin.branch);
         control.origin.terminal_group = own;
         control.origin.terminal = terminal as i32;
     } else {
@@ -135,7 +119,7 @@ fn hand_terminal_over(control: &mut Control) {
 
 fn take_terminal_back(control: &Control) {
     if control.origin.terminal >= 0 {
-        set_terminal_group(control.origin.terminal, control.origin.terminal_group);
+        let _gone_terminal = become_foreground_raw(control.origin.terminal, control.origin.terminal_group);
     }
 }
 
@@ -321,9 +305,9 @@ fn mirror_stop(control: &mut Control) {
     let _rest_of_the_group = raw::kill(0, libc::SIGTSTP as usize);
     let _until_continued = raw::kill(own, libc::SIGSTOP as usize);
     if control.origin.terminal >= 0
-        && terminal_group(control.origin.terminal) == Ok(control.origin.terminal_group)
+        && foreground_group_raw(control.origin.terminal) == Ok(control.origin.terminal_group)
     {
-        set_terminal_group(control.origin.terminal, control.origin.branch);
+        let _gone_terminal = become_foreground_raw(control.origin.terminal, control.origin.branch);
     }
     let group = -(control.origin.branch as isize);
     let _gone_if_failed = raw::kill(group as usize, libc::SIGCONT as usize);
