@@ -14,8 +14,10 @@ pub mod opened;
 pub mod schema;
 pub mod skip;
 pub mod terminal;
+pub mod tool;
 pub mod transcript;
 
 pub use environment::Environment;
 pub use feature::Feature;
 pub use opened::Opened;
+pub use tool::Tool;
