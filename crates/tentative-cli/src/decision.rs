@@ -3,7 +3,10 @@
 //! A refused commit gives the transaction back as it was; whoever asked keeps it. Nothing is asked here.
 
 use tentative::{
-    files::stage::{StageError, StageOptions, stage},
+    files::{
+        conflict::{Conflict, ConflictKind},
+        stage::{StageError, StageOptions, stage},
+    },
     program::output,
     store::{Id, Transaction},
     verdict::Judgement,
@@ -73,11 +76,26 @@ fn reasons(error: &StageError) -> Vec<String> {
     }
 }
 
+/// What can be done about conflicts. A file's time of change cannot be put back, nor can a file that was removed be the
+/// same one again: this work can then no more be committed, though done again.
+fn way_out_of(conflicts: &[Conflict], id: &Id) -> String {
+    let any = |kinds: fn(ConflictKind) -> bool| conflicts.iter().any(|conflict| kinds(conflict.kind));
+    if any(|kind| matches!(kind, ConflictKind::Changed | ConflictKind::Vanished)) {
+        return format!(
+            "run it again to have it on top of what others did; 'tentative diff {id}' shows what this run did, \
+             'tentative rollback {id}' discards it"
+        );
+    }
+    let made = any(|kind| kind == ConflictKind::Appeared).then_some("move away what others made");
+    let locked =
+        any(|kind| matches!(kind, ConflictKind::Locked(_))).then_some("wait until the locks are released");
+    let first: Vec<&str> = made.into_iter().chain(locked).collect();
+    format!("{} and commit again, or roll back", first.join(", "))
+}
+
 fn explain(error: StageError, id: &Id) -> CommandError {
     let way_out = match &error {
-        StageError::Conflicts(_) => {
-            "look at what others did, undo it and commit again, or roll back".to_owned()
-        }
+        StageError::Conflicts(conflicts) => way_out_of(conflicts, id),
         StageError::Permission { .. } => "commit as a user who may change it".to_owned(),
         StageError::Room { .. } => "free some space on that file system and commit again".to_owned(),
         _ => "once the cause is gone, commit again".to_owned(),

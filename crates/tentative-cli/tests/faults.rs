@@ -87,10 +87,56 @@ fn a_conflict_names_each_path_and_keeps_the_work() {
     assert_eq!(violations(&schema, &document), Vec::<String>::new());
     assert_eq!(fs::read_to_string(&file).expect("it is there"), "theirs\n");
     assert_eq!(tool.list().len(), 1);
-    // The way out works.
-    fs::remove_file(tool.environment.work().join("new")).expect("the file is ours");
-    tool.run(&["rollback", &id]).ended(0);
-    assert_eq!(fs::read_to_string(&file).expect("it is there"), "theirs\n");
+}
+
+#[test]
+fn what_others_made_or_locked_can_be_got_out_of_the_way() {
+    require!(Feature::Overlay);
+    let tool = Tool::new(TENTATIVE);
+    let file = tool.environment.write("file", "old\n");
+    let new = tool.environment.work().join("new");
+    let id = tool.keep("echo ours > file; echo ours > new");
+    fs::write(&new, "theirs\n").expect("a test may write there");
+    let lock = fs::File::open(&file).expect("it is there");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("nobody else has it");
+    let way_out =
+        "move away what others made, wait until the locks are released and commit again, or roll back";
+    tool.run(&["commit"]).ended(120).says(&format!("hint: the work is kept as {id}; {way_out}\n"));
+    fs::rename(&new, new.with_extension("theirs")).expect("it is ours");
+    let way_out = "wait until the locks are released and commit again, or roll back";
+    tool.run(&["commit"]).ended(120).says(&format!("hint: the work is kept as {id}; {way_out}\n"));
+    drop(lock);
+    tool.run(&["commit"]).ended(0);
+    for path in [&file, &new] {
+        assert_eq!(fs::read_to_string(path).expect("it is there"), "ours\n");
+    }
+}
+
+#[test]
+fn what_others_changed_or_removed_takes_another_run() {
+    require!(Feature::Overlay);
+    for theirs in ["echo theirs >> file", "rm file", "mv file away; mv away file"] {
+        let tool = Tool::new(TENTATIVE);
+        tool.environment.write("file", "old\n");
+        let run = "touch file; echo ours >> file";
+        let id = tool.keep(run);
+        tool.other("sh", &["-c", theirs]).ended(0);
+        let way_out = format!(
+            "run it again to have it on top of what others did; 'tentative diff {id}' shows what this run did, \
+             'tentative rollback {id}' discards it\n"
+        );
+        tool.run(&["commit", &id]).ended(120).says(&format!("hint: the work is kept as {id}; {way_out}"));
+        // Whatever is done to the file, it is not the one of before.
+        tool.other("sh", &["-c", "echo old > file"]).ended(0);
+        tool.run(&["commit", &id]).ended(120).says(&way_out);
+        tool.environment.write("file", "theirs\n");
+        let shown = tool.run(&["diff", &id]).ended(0);
+        assert!(shown.printed.contains("\n+ours\n"), "{shown:?}");
+        tool.run(&["run", "--commit", "sh", "-c", run]).ended(0);
+        tool.run(&["rollback", &id]).ended(0);
+        let file = tool.environment.work().join("file");
+        assert_eq!(fs::read_to_string(file).expect("it is there"), "theirs\nours\n", "{theirs}");
+    }
 }
 
 #[test]
