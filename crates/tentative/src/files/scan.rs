@@ -233,6 +233,13 @@ impl<'a> Walk<'a> {
         self.operations.push(Operation { deed, path, upper, lower, cover: self.number });
     }
 
+    /// Puts the new object there, unless it comes with a tree.
+    fn place(&mut self, here: Here<'_>, below: &Path, lower: Option<PathBuf>) {
+        if !here.in_tree {
+            self.operation(Deed::Place { renamed_from: None, in_tree: false }, below, lower);
+        }
+    }
+
     fn change(
         &mut self,
         kind: ChangeKind,
@@ -260,15 +267,13 @@ impl<'a> Walk<'a> {
     ) -> Result<(), ScanError> {
         let mark = self.operations.len();
         self.entries(Here { below, has_lower: true, merged: true, in_tree: false })?;
-        let (lower, upper) = (self.lower.join(below), self.upper.join(below));
+        let lower = self.lower.join(below);
         let (owner_differs, mode_differs) = match self.ancestors.get(below) {
             // Made beforehand: the owner and perhaps the mode are not the original's.
             Some(mode) => (false, new.mode() & 0o7777 != *mode),
             None => ((old.uid(), old.gid()) != (new.uid(), new.gid()), old.mode() != new.mode()),
         };
-        let extended_differ = !self.ancestors.contains_key(below)
-            && attributes::extended(&lower).map_err(read(&lower))?
-                != attributes::extended_in_store(&upper).map_err(read(&upper))?;
+        let extended_differ = !self.ancestors.contains_key(below) && self.extended_differ(below)?;
         if owner_differs || mode_differs || extended_differ {
             self.change(ChangeKind::Metadata, below, Some(old), Some(new));
             self.operation(Deed::Update { content: false }, below, Some(lower));
@@ -358,10 +363,7 @@ impl<'a> Walk<'a> {
                 if (old.mode(), old.uid(), old.gid()) != (new.mode(), new.uid(), new.gid()) {
                     self.change(ChangeKind::Metadata, below, Some(&old), Some(new));
                 }
-                if !here.in_tree {
-                    let lower = self.lower.join(below);
-                    self.operation(Deed::Place { renamed_from: None, in_tree: false }, below, Some(lower));
-                }
+                self.place(here, below, Some(self.lower.join(below)));
                 self.entries(Here { below, has_lower: true, merged: false, in_tree: true })
             }
             old => {
@@ -379,9 +381,7 @@ impl<'a> Walk<'a> {
                     });
                 }
                 self.change(ChangeKind::Created, below, None, Some(new));
-                if !here.in_tree {
-                    self.operation(Deed::Place { renamed_from: None, in_tree: false }, below, None);
-                }
+                self.place(here, below, None);
                 self.entries(Here { below, has_lower: false, merged: false, in_tree: true })
             }
         }
@@ -444,9 +444,7 @@ impl<'a> Walk<'a> {
                 self.hidden.push(Hidden { path, lower: lower.clone(), metadata: old.clone() });
             }
         }
-        if !here.in_tree {
-            self.operation(Deed::Place { renamed_from: None, in_tree: false }, below, old.map(|_| lower));
-        }
+        self.place(here, below, old.map(|_| lower));
         Ok(())
     }
 
@@ -458,9 +456,7 @@ impl<'a> Walk<'a> {
         }
         self.change(differs.kind(), below, Some(old), Some(new));
         if differs == Differences::Attributes {
-            let (lower, upper) = (self.lower.join(below), self.upper.join(below));
-            let extended = attributes::extended(&lower).map_err(read(&lower))?
-                != attributes::extended_in_store(&upper).map_err(read(&upper))?;
+            let extended = self.extended_differ(below)?;
             let (before, after) = attribute_words(old, new, extended);
             if let Some(change) = self.changes.last_mut() {
                 change.before = change.before.take().map(|words| words + &before);
@@ -492,10 +488,14 @@ impl<'a> Walk<'a> {
         let attributes_of = |metadata: &fs::Metadata| {
             (metadata.mode(), metadata.uid(), metadata.gid(), metadata.mtime(), metadata.mtime_nsec())
         };
-        let same = attributes_of(old) == attributes_of(new)
-            && attributes::extended(&lower).map_err(read(&lower))?
-                == attributes::extended_in_store(&upper).map_err(read(&upper))?;
+        let same = attributes_of(old) == attributes_of(new) && !self.extended_differ(below)?;
         Ok(if same { Differences::None } else { Differences::Attributes })
+    }
+
+    fn extended_differ(&self, below: &Path) -> Result<bool, ScanError> {
+        let (lower, upper) = (self.lower.join(below), self.upper.join(below));
+        let before = attributes::extended(&lower).map_err(read(&lower))?;
+        Ok(before != attributes::extended_in_store(&upper).map_err(read(&upper))?)
     }
 
     /// Something of the lower tree that is gone, with everything in it.
