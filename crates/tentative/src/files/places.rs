@@ -6,7 +6,8 @@
 //! namespace.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::{
         fd::OwnedFd,
         unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
@@ -102,12 +103,12 @@ fn try_make(place: &Path, directory: &Path) -> io::Result<OwnedFd> {
     }
     let store = directory.parent().unwrap_or(directory);
     let owner = Owner { directory: directory.to_owned(), path: steps(store)? };
-    let file = fs::File::options().write(true).create_new(true).mode(0o600).open(owner_of(place))?;
-    let lock = OwnedFd::from(file.try_clone()?);
-    flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-    serde_json::to_writer(file, &owner)?;
+    let text = serde_json::to_vec(&owner)?;
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(owner_of(place))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    file.write_all(&text)?;
     builder.create(place)?;
-    Ok(lock)
+    Ok(file.into())
 }
 
 /// Removes a place with its owner file, and the shared directory if that is empty then.

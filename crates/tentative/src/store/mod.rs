@@ -34,6 +34,8 @@ use crate::{
 
 /// The first line of the store's `format` file.
 const FORMAT: &str = "tentative store 1\n";
+/// The file that is locked while a transaction comes to be; room is set aside in it.
+const GATE: &str = "gate";
 
 /// A directory of transactions.
 #[derive(Clone, Debug)]
@@ -103,13 +105,15 @@ impl Store {
         &self.root
     }
 
-    /// Makes a transaction, owned by the caller until it is dropped, kept, committed or discarded.
+    /// Makes a transaction, owned by the caller until it is dropped, kept, committed or discarded, and sees that room is set
+    /// aside to keep it by.
     ///
     /// # Errors
-    /// When its directory cannot be made.
+    /// When its directory cannot be made, or there is no room.
     pub fn create(&self) -> Result<Transaction, StoreError> {
         // Held so that `recover` does not see the directory before its lock is taken.
-        let _gate = self.gate()?;
+        let gate = gate(&self.root)?;
+        spare::fill(&gate).map_err(|source| StoreError::Write { path: self.root.join(GATE), source })?;
         loop {
             let id = Id::random()?;
             let dir = self.root.join(id.as_str());
@@ -180,16 +184,6 @@ impl Store {
         if path.exists() { transaction::read_document(&path).map(Some) } else { Ok(None) }
     }
 
-    fn gate(&self) -> Result<OwnedFd, StoreError> {
-        let path = self.root.join("gate");
-        let failed =
-            |source: rustix::io::Errno| StoreError::Write { path: path.clone(), source: source.into() };
-        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
-        let gate = openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
-        flock(&gate, FlockOperation::LockExclusive).map_err(failed)?;
-        Ok(gate)
-    }
-
     fn ids(&self) -> Result<Vec<Id>, StoreError> {
         let failed = |source| StoreError::Read { path: self.root.clone(), source };
         let mut ids = Vec::new();
@@ -257,6 +251,16 @@ fn try_lock(dir: &Path) -> Result<Option<OwnedFd>, StoreError> {
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Takes the lock under which transactions come to be.
+fn gate(root: &Path) -> Result<OwnedFd, StoreError> {
+    let path = root.join(GATE);
+    let failed = |source: rustix::io::Errno| StoreError::Write { path: path.clone(), source: source.into() };
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
+    let gate = openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+    flock(&gate, FlockOperation::LockExclusive).map_err(failed)?;
+    Ok(gate)
 }
 
 /// Replaces a file by rename; `durable` waits until content and name are on disk.

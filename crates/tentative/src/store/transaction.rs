@@ -16,7 +16,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tentative_sys::crash;
 
-use super::{Id, StoreError, replace, spare};
+use super::{Id, StoreError, gate, replace, spare};
 use crate::{
     containment::{Containment, Gap},
     effect::Effect,
@@ -150,19 +150,12 @@ impl Transaction {
         read_document(&self.dir.join(RECORD))
     }
 
-    /// Saves the plan of covers, and sets room aside to keep the transaction by.
+    /// Saves the plan of covers.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn save_plan(&self, plan: &Plan) -> Result<(), StoreError> {
-        let path = self.dir.join(PLAN);
-        let is_first = !path.exists();
-        self.write_document(PLAN, plan, false)?;
-        match spare::reserve(&path) {
-            Err(source) if is_first => Err(StoreError::Write { path, source }),
-            // It goes on with what room there is.
-            _ => Ok(()),
-        }
+        self.write_document(PLAN, plan, false)
     }
 
     /// The plan of covers as it was saved last.
@@ -238,8 +231,6 @@ impl Transaction {
         }
         self.clear_volatile()?;
         self.set_phase(&Phase::Pending)?;
-        // Room that stays with it does no harm.
-        let _ = spare::release(&self.dir.join(PLAN));
         crash::point("keep-done");
         Ok(())
     }
@@ -324,10 +315,8 @@ impl Transaction {
             .map_err(|source| StoreError::Damaged { path: path.clone(), source })?;
         let written = match replace(&path, &text, durable) {
             Err(error) if spare::is_full(&error) => {
-                let holder = self.dir.join(PLAN);
-                let written = spare::release(&holder).and_then(|()| replace(&path, &text, durable));
-                spare::reserve_what_is_left(&holder);
-                written
+                let gate = gate(self.store_root())?;
+                spare::release(&gate).and_then(|()| replace(&path, &text, durable))
             }
             other => other,
         };
