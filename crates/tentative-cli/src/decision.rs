@@ -98,6 +98,7 @@ fn explain(error: StageError, id: &Id) -> CommandError {
         StageError::Conflicts(conflicts) => way_out_of(conflicts, id),
         StageError::Permission { .. } => "commit as a user who may change it".to_owned(),
         StageError::Room { .. } => "free some space on that file system and commit again".to_owned(),
+        StageError::TooDeep { .. } => format!("'tentative rollback {id}' discards it"),
         _ => "once the cause is gone, commit again".to_owned(),
     };
     let details: Vec<String> = match &error {

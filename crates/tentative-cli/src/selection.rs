@@ -61,7 +61,7 @@ pub(crate) fn recovery(recovered: &Recovered) -> Recovery {
         ),
         Outcome::Stuck { reason } => (
             State::Committing,
-            format!("its commit cannot be finished yet ({reason}); the next start tries again"),
+            format!("it cannot be finished yet ({reason}); the next start tries again"),
         ),
     };
     Recovery { id: recovered.id.to_string(), state, done }

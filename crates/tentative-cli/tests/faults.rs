@@ -184,7 +184,7 @@ fn without_user_namespaces_the_remedy_is_named() {
 /// Runs a script on a file system of 2 MB that holds the store as well. Root only.
 fn on_a_small_disk(tool: &Tool, script: &str) -> String {
     let script = format!(
-        "exec 2>&1; mkdir small && mount -t tmpfs -o size=2m tmpfs small && cd small && \
+        "exec 2>&1; mkdir small && mount -t tmpfs -o size=3m tmpfs small && cd small && \
          export TENTATIVE_HOME=$PWD/.store && {script}"
     );
     tool.with_mounts(&script).printed
@@ -389,4 +389,20 @@ fn what_is_kept_can_be_mounted_again() {
     // With the mark the kernel refuses.
     let script = format!("mkdir -p {0}/work/incompat/volatile && {mount}", part("work"));
     assert!(!tool.with_mounts(&script).status.success(), "the mark means something");
+}
+
+#[test]
+fn what_no_path_reaches_is_refused_kept_and_discarded() {
+    require!(Feature::Overlay);
+    let tool = Tool::new(TENTATIVE);
+    let deep = "p=$(printf 'a-directory/%.0s' $(seq 250)); mkdir -p one/$p two/$p; mv two one/$p; echo > beside";
+    let id = tool.keep(deep);
+    tool.run(&["commit", &id])
+        .ended(120)
+        .says("is nested deeper than a path can name")
+        .says(&format!("hint: the work is kept as {id}; 'tentative rollback {id}' discards it"));
+    assert!(!tool.environment.work().join("beside").exists());
+    tool.run(&["rollback", &id]).ended(0);
+    tool.run(&["run", "--rollback", "--", "sh", "-c", deep]).ended(0).says("rolled back");
+    assert_eq!(tool.list().len(), 0);
 }

@@ -37,6 +37,8 @@ pub enum ConflictKind {
     Appeared,
     /// Holds a lock on it: the process, where the kernel names it.
     Locked(Option<i32>),
+    /// Nobody did anything: there are names in it that no path reaches.
+    Deep,
 }
 
 /// One path that cannot be committed.
@@ -58,6 +60,7 @@ impl fmt::Display for Conflict {
             ConflictKind::Appeared => write!(f, "{path} was made by others meanwhile"),
             ConflictKind::Locked(Some(pid)) => write!(f, "{path} is locked by process {pid}"),
             ConflictKind::Locked(None) => write!(f, "{path} is locked by another process"),
+            ConflictKind::Deep => write!(f, "{path} is nested deeper than a path can name"),
         }
     }
 }
@@ -76,6 +79,7 @@ pub(super) fn of_scan(plan: &Plan, scan: &Scan, origin: Option<i32>) -> Result<V
         .vanished
         .iter()
         .map(|path| Conflict { path: path.clone(), kind: ConflictKind::Vanished })
+        .chain(scan.too_deep.iter().map(|path| Conflict { path: path.clone(), kind: ConflictKind::Deep }))
         .collect();
     for operation in &scan.operations {
         of_operation(plan, &locks, operation, &mut found)?;

@@ -16,6 +16,7 @@ pub mod mountinfo;
 pub mod name;
 pub mod places;
 pub mod plan;
+mod removal;
 mod scan;
 pub mod stage;
 pub(crate) mod tree;

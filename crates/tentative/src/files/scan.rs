@@ -23,6 +23,11 @@ use crate::{
     },
 };
 
+/// Bytes of a path that the kernel takes, less what the journal's names may be longer by than the upper directory's.
+const LONGEST_PATH: usize = 4096 - 256;
+/// Bytes of a name, with its slash.
+const LONGEST_NAME: usize = 256;
+
 /// What a commit has to do with one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Deed {
@@ -77,6 +82,8 @@ pub(crate) struct Scan {
     pub(crate) closed: Vec<PathBuf>,
     /// Paths that were changed inside while the file of the outside vanished.
     pub(crate) vanished: Vec<PathBuf>,
+    /// Directories with names in them that no path reaches.
+    pub(crate) too_deep: Vec<PathBuf>,
 }
 
 /// Scans all covers of a plan.
@@ -176,6 +183,7 @@ struct Walk<'a> {
     hidden: Vec<Hidden>,
     orphans: Vec<Orphan>,
     closed: Vec<PathBuf>,
+    too_deep: Vec<PathBuf>,
     /// Upper objects with several names: where they are, and which name is that of the original.
     names: BTreeMap<(u64, u64), Vec<(PathBuf, bool)>>,
 }
@@ -215,6 +223,7 @@ impl<'a> Walk<'a> {
             hidden: Vec::new(),
             orphans: Vec::new(),
             closed: Vec::new(),
+            too_deep: Vec::new(),
             names: BTreeMap::new(),
         }
     }
@@ -285,9 +294,13 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Walks the entries of one upper directory.
+    /// Walks the entries of one upper directory, as far as paths reach.
     fn entries(&mut self, here: Here<'_>) -> Result<(), ScanError> {
         let directory = self.upper.join(here.below);
+        if is_too_deep(&directory) {
+            self.too_deep.push(self.outside(here.below));
+            return Ok(());
+        }
         let opened = Opened::directory(&directory).map_err(read(&directory))?;
         if opened.was_closed() && !here.in_tree {
             self.closed.push(directory.clone());
@@ -506,6 +519,10 @@ impl<'a> Walk<'a> {
             self.hidden.push(Hidden { path: self.outside(below), lower, metadata: old.clone() });
             return Ok(());
         }
+        if is_too_deep(&lower) {
+            self.too_deep.push(self.outside(below));
+            return Ok(());
+        }
         for name in names_in_lower(&lower)? {
             if let Some(old) = look(&lower.join(&name))? {
                 self.deleted(&below.join(&name), &old)?;
@@ -522,6 +539,7 @@ impl<'a> Walk<'a> {
         whole.changes.append(&mut self.changes);
         whole.operations.append(&mut self.operations);
         whole.closed.append(&mut self.closed);
+        whole.too_deep.append(&mut self.too_deep);
         Ok(())
     }
 
@@ -648,6 +666,11 @@ impl<'a> Walk<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether paths of what lies in a directory may be longer than the kernel takes, in the store or where they are put.
+fn is_too_deep(directory: &Path) -> bool {
+    directory.as_os_str().len() + LONGEST_NAME > LONGEST_PATH
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

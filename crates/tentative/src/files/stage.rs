@@ -44,6 +44,12 @@ pub enum StageError {
     /// Somebody else changed something that this would change.
     #[error("{} in conflict with changes by others", count(.0))]
     Conflicts(Vec<Conflict>),
+    /// There are names that no path reaches.
+    #[error("{} is nested deeper than a path can name, so it cannot be put in place", path.display())]
+    TooDeep {
+        /// The last directory that a path reaches.
+        path: PathBuf,
+    },
     /// The user may not do outside what was done inside.
     #[error("no permission to change {}", path.display())]
     Permission {
@@ -222,6 +228,9 @@ fn prepare(transaction: &Transaction, options: StageOptions) -> Result<Prepared,
     }
     let plan = transaction.plan()?;
     let scan = scan::scan(&plan)?;
+    if let Some(path) = scan.too_deep.first() {
+        return Err(StageError::TooDeep { path: path.clone() });
+    }
     let mut conflicts = conflict::of_scan(&plan, &scan, options.origin)?;
     if let Ok(record) = transaction.record() {
         let vanished = conflict::vanished_since(&record, &scan);

@@ -9,7 +9,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_si
 
 use crate::files::{apply::Published, places, stage};
 
-use super::{Id, Phase, Store, StoreError, Transaction, transaction::boot_id, try_lock};
+use super::{Id, Phase, Store, StoreError, Transaction, gate, transaction::boot_id, try_lock};
 
 /// What was done with one transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Store {
         for id in self.ids()? {
             let dir = self.root.join(id.as_str());
             let owned = {
-                let _gate = self.gate()?;
+                let _gate = gate(&self.root)?;
                 match try_lock(&dir) {
                     Ok(Some(lock)) => Transaction::adopt(id.clone(), dir, lock),
                     // Owned by somebody, or removed meanwhile.
@@ -78,9 +78,10 @@ impl Store {
                     Err(error) => return Err(error),
                 }
             };
-            if let Some(outcome) = recover_one(owned)? {
-                recovered.push(Recovered { id, outcome });
-            }
+            // What cannot be helped now keeps nobody from the others.
+            let outcome =
+                recover_one(owned).unwrap_or_else(|error| Some(Outcome::Stuck { reason: chain(&error) }));
+            recovered.extend(outcome.map(|outcome| Recovered { id, outcome }));
         }
         Ok(recovered)
     }
