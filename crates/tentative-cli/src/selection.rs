@@ -59,10 +59,9 @@ pub(crate) fn recovery(recovered: &Recovered) -> Recovery {
                 tentative_report::printable::printable(&store.display().to_string())
             ),
         ),
-        Outcome::Stuck { reason } => (
-            State::Committing,
-            format!("it cannot be finished yet ({reason}); the next start tries again"),
-        ),
+        Outcome::Stuck { reason } => {
+            (State::Committing, format!("it cannot be finished yet ({reason}); the next start tries again"))
+        }
     };
     Recovery { id: recovered.id.to_string(), state, done }
 }

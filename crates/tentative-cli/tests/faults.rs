@@ -395,7 +395,8 @@ fn what_is_kept_can_be_mounted_again() {
 fn what_no_path_reaches_is_refused_kept_and_discarded() {
     require!(Feature::Overlay);
     let tool = Tool::new(TENTATIVE);
-    let deep = "p=$(printf 'a-directory/%.0s' $(seq 250)); mkdir -p one/$p two/$p; mv two one/$p; echo > beside";
+    let deep =
+        "p=$(printf 'a-directory/%.0s' $(seq 250)); mkdir -p one/$p two/$p; mv two one/$p; echo > beside";
     let id = tool.keep(deep);
     tool.run(&["commit", &id])
         .ended(120)
