@@ -14,7 +14,6 @@ mod nested;
 mod program;
 mod reach;
 mod runner;
-mod speed;
 
 fn main() -> std::process::ExitCode {
     let mut words = std::env::args_os().skip(1);
@@ -28,6 +27,5 @@ fn main() -> std::process::ExitCode {
         ("nested", nested::TESTS),
         ("program", program::TESTS),
         ("reach", reach::TESTS),
-        ("speed", speed::TESTS),
     ])
 }
