@@ -122,7 +122,7 @@ fn a_run_killed_at_any_step_changes_nothing() {
             was_killed(crashed);
             recover(&environment);
             assert_eq!(tree_below(&environment.work()), old, "step {}", crashed.step);
-            let leaks = baseline.leaks();
+            let leaks = baseline.processes_left();
             assert!(leaks.processes.is_empty(), "step {}:\n{leaks}", crashed.step);
         },
     );

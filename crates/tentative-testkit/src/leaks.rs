@@ -1,6 +1,7 @@
 //! Finds what was left behind: descriptors, mounts, children, processes that belong to a test's store, directories.
 //!
-//! Looks only at what this test can have made, so that tests beside it do not disturb it.
+//! Processes are this test's own: those that its thread or its tool has started. Descriptors and mounts are those of the
+//! whole test binary, so a test that looks at them is alone in its file.
 
 use std::{
     collections::BTreeSet,
@@ -32,7 +33,7 @@ pub struct Leaks {
     pub descriptors: Vec<(String, PathBuf)>,
     /// Lines of this mount namespace's `mountinfo`.
     pub mounts: Vec<String>,
-    /// Children of this process, and processes whose `TENTATIVE_HOME` is the test's store.
+    /// Children of this thread, and processes whose `TENTATIVE_HOME` is the test's store.
     pub processes: Vec<i32>,
     /// Paths below the store.
     pub files: Vec<PathBuf>,
@@ -74,6 +75,20 @@ impl Baseline {
             };
             if leaks == Leaks::default() || Instant::now() > deadline {
                 return leaks;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The processes that have been added since, after some seconds for those on their way out. Tests beside this one do
+    /// not disturb it.
+    #[must_use]
+    pub fn processes_left(&self) -> Leaks {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left: Vec<i32> = processes(&self.store).difference(&self.processes).copied().collect();
+            if left.is_empty() || Instant::now() > deadline {
+                return Leaks { processes: left, ..Leaks::default() };
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -123,22 +138,17 @@ fn mounts() -> BTreeSet<String> {
     fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-/// Children of this process, and every process that was started with this store.
+/// Children of this thread, and every process that was started with this store.
 fn processes(store: &Path) -> BTreeSet<i32> {
     let marker = format!("TENTATIVE_HOME={}", store.display());
     let myself = rustix::process::getpid().as_raw_nonzero().get();
+    // The kernel lists them by the thread that started them.
+    let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
     let listed = fs::read_dir("/proc").into_iter().flatten().flatten();
-    listed
+    let of_store = listed
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|&pid: &i32| pid != myself && (parent(pid) == Some(myself) || was_started_with(pid, &marker)))
-        .collect()
-}
-
-/// The parent of a process, from the fourth field of its `stat`.
-fn parent(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything, so the fields are counted from its end.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+        .filter(|&pid: &i32| pid != myself && was_started_with(pid, &marker));
+    of_store.chain(children.split_whitespace().filter_map(|pid| pid.parse().ok())).collect()
 }
 
 /// Whether a process was started with a variable in its environment.
@@ -180,9 +190,15 @@ mod tests {
         child.wait().unwrap();
 
         assert_eq!(leaks.files, [environment.store().join("left")]);
-        assert_eq!(leaks.descriptors.len(), 1, "{leaks}");
+        let is_it = |(_, target): &&(String, PathBuf)| *target == environment.store().join("left");
+        assert_eq!(leaks.descriptors.iter().filter(is_it).count(), 1, "{leaks}");
         assert_eq!(leaks.processes, [child.id().cast_signed()]);
         drop(file);
+        let beside = thread::spawn(|| std::process::Command::new("sleep").arg("1").status().unwrap());
+        thread::sleep(Duration::from_millis(200));
+        assert!(baseline.processes_left().processes.is_empty(), "what a test beside this one has started");
+        assert!(!beside.is_finished());
+        beside.join().unwrap();
         fs::remove_file(environment.store().join("left")).unwrap();
         baseline.assert_nothing_left();
     }
