@@ -4,7 +4,13 @@
 #![cfg(feature = "crash-points")]
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
-use std::{collections::BTreeMap, fs, os::unix::process::ExitStatusExt, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    path::Path,
+    process::Command,
+};
 
 use tentative_testkit::{
     Environment,
@@ -17,7 +23,8 @@ type Tree = BTreeMap<String, String>;
 
 /// What the program does: every kind of change that a commit applies in its own way.
 const PROGRAM: &str = "echo new > modified && rm deleted && mkdir -p made/deep && echo new > made/deep/file && \
-                       mv renamed other && ln -s modified link && chmod 600 mode && echo more >> linked";
+                       mv renamed other && ln -s modified link && chmod 600 mode && echo more >> linked && \
+                       echo more >> closed/file && chmod 555 closed && mkdir shut && echo new > shut/file && chmod 555 shut";
 
 fn tentative(environment: &Environment) -> Command {
     environment.command(env!("CARGO_BIN_EXE_tentative"))
@@ -25,7 +32,7 @@ fn tentative(environment: &Environment) -> Command {
 
 fn lay_out() -> Environment {
     let environment = Environment::new();
-    for name in ["modified", "deleted", "renamed", "mode", "linked"] {
+    for name in ["modified", "deleted", "renamed", "mode", "linked", "closed/file"] {
         environment.write(name, format!("{name} as it was\n"));
     }
     fs::hard_link(environment.work().join("linked"), environment.work().join("linked-too")).unwrap();
@@ -38,13 +45,13 @@ fn tree_below(directory: &Path) -> Tree {
     while let Some(next) = waiting.pop() {
         for entry in fs::read_dir(next).unwrap().flatten() {
             let (path, kind) = (entry.path(), entry.file_type().unwrap());
+            let mode = PermissionsExt::mode(&entry.metadata().unwrap().permissions());
             let content = if kind.is_dir() {
                 waiting.push(path.clone());
-                "directory".to_owned()
+                format!("{mode:o} directory")
             } else if kind.is_symlink() {
                 format!("link to {}", fs::read_link(&path).unwrap().display())
             } else {
-                let mode = std::os::unix::fs::PermissionsExt::mode(&entry.metadata().unwrap().permissions());
                 format!("{mode:o} {}", fs::read_to_string(&path).unwrap())
             };
             found.insert(path.strip_prefix(directory).unwrap().display().to_string(), content);

@@ -315,9 +315,8 @@ fn strip_tree(path: &Path) -> io::Result<()> {
         for entry in fs::read_dir(path)? {
             strip_tree(&entry?.path())?;
         }
-        return attributes::strip(path);
     }
-    if metadata.is_file() {
+    if metadata.is_dir() || metadata.is_file() {
         return attributes::opened(path, attributes::strip);
     }
     // Only files and directories can have attributes of the user.

@@ -327,18 +327,19 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Opens the directory if it is the user's own and closed to him.
+    /// Opens the directory for looking into it, if it is the user's own and closed to him. That seldom takes a change of
+    /// its mode, which whoever is killed meanwhile leaves changed: rights to change what is in it are not needed.
     ///
     /// # Errors
     /// What looking at it or changing its mode fails with.
     pub(crate) fn directory(path: &Path) -> io::Result<Opened> {
+        const NEEDED: u32 = 0o500;
         let metadata = fs::symlink_metadata(path)?;
-        let user = rustix::process::geteuid();
-        if user.is_root() || metadata.mode() & 0o700 == 0o700 || metadata.uid() != user.as_raw() {
+        if !is_closed(&metadata, NEEDED) {
             return Ok(Opened { closed: None });
         }
         let mode = metadata.mode() & 0o7777;
-        fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o700))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode | NEEDED))?;
         Ok(Opened { closed: Some((path.to_owned(), mode)) })
     }
 
@@ -346,11 +347,12 @@ impl Opened {
     pub(crate) fn mode_of(&self, path: &Path) -> Option<u32> {
         self.closed.as_ref().filter(|(closed, _)| closed == path).map(|(_, mode)| *mode)
     }
+}
 
-    /// Says whether it was closed.
-    pub(crate) fn was_closed(&self) -> bool {
-        self.closed.is_some()
-    }
+/// Says whether a directory lacks some of its owner's rights, and whoever asks is its owner and bound to them.
+pub(crate) fn is_closed(metadata: &fs::Metadata, needed: u32) -> bool {
+    let user = rustix::process::geteuid();
+    !user.is_root() && metadata.mode() & needed != needed && metadata.uid() == user.as_raw()
 }
 
 impl Drop for Opened {

@@ -301,10 +301,13 @@ impl<'a> Walk<'a> {
             self.too_deep.push(self.outside(here.below));
             return Ok(());
         }
-        let opened = Opened::directory(&directory).map_err(read(&directory))?;
-        if opened.was_closed() && !here.in_tree {
+        if let Some(metadata) = look(&directory)?
+            && attributes::is_closed(&metadata, 0o700)
+            && !here.in_tree
+        {
             self.closed.push(directory.clone());
         }
+        let _opened = Opened::directory(&directory).map_err(read(&directory))?;
         let names = names_in_upper(&directory)?;
         if here.has_lower && !here.merged {
             // A directory that took another one's place: what it lacks is deleted.
