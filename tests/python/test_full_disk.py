@@ -1,4 +1,5 @@
-"""A live transaction whose disk is full by the time of its commit: refused, and the work is kept."""
+"""A live transaction whose disk is full by the time of its commit: it goes on in the room that was set aside, or is
+refused, and the work is kept."""
 
 import os
 import shutil
@@ -50,10 +51,10 @@ def may_mount():
         pytest.skip("needs root")
 
 
-#: Fills the store's own disk while the branch runs, then empties it and decides again.
+#: Fills the store's own disk while the branch runs, FREE bytes excepted, then empties it and decides again.
 FULL_STORE = """
     mkdir store; mount -t tmpfs -o size=1m tmpfs store; export TENTATIVE_HOME=$PWD/store
-    (sleep 1; cat /dev/zero > store/filler 2> /dev/null || true) &
+    (sleep 1; cat /dev/zero > store/filler 2> /dev/null || truncate -s -$FREE store/filler) &
     python program.py file 10 $COUNT
     wait; cat file; echo; rm store/filler
     tentative list; tentative commit || echo nothing to commit
@@ -63,10 +64,18 @@ FULL_STORE = """
 
 def test_the_store_is_full(tmp_path):
     (tmp_path / "file").write_text("old")
-    printed = run(tmp_path, FULL_STORE, COUNT="3000")
+    printed = run(tmp_path, FULL_STORE, COUNT="3000", FREE="0")
     assert "refused" in printed and "No space left" in printed, printed
     assert "pending None" not in printed and "\nold\n" in printed, printed
     assert "\nnewnnnnnnnnnn\n3000\n" in printed, printed
+
+
+@pytest.mark.parametrize("free", (0, 4096, 8192, 16384))
+def test_the_store_is_full_and_what_was_set_aside_is_enough(tmp_path, free):
+    (tmp_path / "file").write_text("old")
+    printed = run(tmp_path, FULL_STORE, COUNT="100", FREE=str(free))
+    assert printed.startswith("committed ['inside']\nnewnnnnnnnnnn\n"), printed
+    assert "\nnothing to commit\nnewnnnnnnnnnn\n100\n" in printed, printed
 
 
 def test_the_destination_is_full(tmp_path):

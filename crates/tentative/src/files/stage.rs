@@ -222,9 +222,8 @@ type Prepared = (Journal, Vec<Step>, Option<Plan>);
 
 fn prepare(transaction: &Transaction, options: StageOptions) -> Result<Prepared, StageError> {
     crash::point("stage-begin");
-    let id = transaction.id().as_str();
     if !transaction.has_plan() {
-        return Ok((Journal::intend(transaction.dir(), id, &[])?, Vec::new(), None));
+        return Ok((intend(transaction, &[])?, Vec::new(), None));
     }
     let plan = transaction.plan()?;
     let scan = scan::scan(&plan)?;
@@ -268,8 +267,18 @@ fn prepare(transaction: &Transaction, options: StageOptions) -> Result<Prepared,
         tree::sync(near)?;
     }
     crash::point("stage-synced");
-    let journal = Journal::intend(transaction.dir(), id, &steps)?;
-    Ok((journal, steps, Some(plan)))
+    Ok((intend(transaction, &steps)?, steps, Some(plan)))
+}
+
+/// Writes the intent; on a disk that is full by now, in the room that the store has set aside.
+fn intend(transaction: &Transaction, steps: &[Step]) -> Result<Journal, JournalError> {
+    fn source(error: &JournalError) -> Option<&io::Error> {
+        match error {
+            JournalError::Write { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+    transaction.with_room(|| Journal::intend(transaction.dir(), transaction.id().as_str(), steps), source)
 }
 
 /// Opens the closed upper directories for the time of staging; those that hold something a commit uses.

@@ -16,6 +16,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 use tentative_sys::crash;
 
@@ -25,6 +29,8 @@ pub use step::{AttributeSet, Inode, Step};
 pub const NAME: &str = "journal";
 /// The version in its header.
 const VERSION: u32 = 1;
+/// Bytes of the longest line that follows the intent.
+const LINE: u64 = 64;
 
 /// Why a journal could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -93,14 +99,15 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Writes the intent, on disk when this returns.
+    /// Writes the intent, on disk when this returns, and takes room for the lines that will follow.
     ///
     /// # Errors
-    /// When it cannot be written; nothing is decided then.
+    /// When it cannot be written; nothing is decided then, and it can be tried again.
     pub fn intend(directory: &Path, id: &str, steps: &[Step]) -> Result<Journal, JournalError> {
         let path = directory.join(NAME);
         let mut lines = Vec::new();
         let header = Entry::Header { version: VERSION, id: id.to_owned() };
+        let noted = steps.iter().filter(|step| matches!(step, Step::Rewrite { .. })).count();
         let steps = steps.iter().map(|step| Entry::Step { step: step.clone() });
         let entries: Vec<Entry> = std::iter::once(header).chain(steps).collect();
         let ready = Entry::Ready { steps: entries.len() - 1 };
@@ -110,6 +117,7 @@ impl Journal {
         let write = || -> io::Result<File> {
             let mut file = File::create(&path)?;
             file.write_all(&lines)?;
+            take_room(&file, lines.len(), noted)?;
             file.sync_all()?;
             File::open(directory)?.sync_all()?;
             Ok(file)
@@ -241,6 +249,16 @@ impl Journal {
     }
 }
 
+/// Takes room after the end for the lines that follow a commit's intent: a disk that is full by then must not leave it
+/// open whether a commit was decided. A file system that cannot promise room has none to take.
+fn take_room(file: &File, end: usize, noted: usize) -> io::Result<()> {
+    let room = LINE * (noted as u64 + 2);
+    match fallocate(file, FallocateFlags::KEEP_SIZE, end as u64, room) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
 fn line(entry: &Entry, lines: &mut Vec<u8>) -> Result<(), serde_json::Error> {
     let text = serde_json::to_string(entry)?;
     lines.extend_from_slice(format!("{:08x} {text}\n", crc32fast::hash(text.as_bytes())).as_bytes());
@@ -267,6 +285,15 @@ mod tests {
         let mut bytes = Vec::new();
         line(&Entry::Commit, &mut bytes).unwrap();
         assert!(bytes.ends_with(b" {\"entry\":\"commit\"}\n"));
+    }
+
+    #[test]
+    fn there_is_room_for_every_line_that_follows() {
+        for entry in [Entry::Commit, Entry::Applied, Entry::Done { step: usize::MAX }] {
+            let mut bytes = Vec::new();
+            line(&entry, &mut bytes).unwrap();
+            assert!(bytes.len() as u64 <= LINE, "{entry:?}");
+        }
     }
 
     fn one_step() -> Vec<Step> {

@@ -281,10 +281,19 @@ impl Transaction {
     /// Notes a path beside a target, outside the store, that this transaction is going to make.
     pub(crate) fn note_beside(&self, path: &Path) -> Result<(), StoreError> {
         let list = self.dir.join(BESIDE);
-        let failed = |source| StoreError::Write { path: list.clone(), source };
-        let mut file = fs::File::options().create(true).append(true).open(&list).map_err(failed)?;
-        file.write_all(format!("{}\n", name::kept(path)).as_bytes()).map_err(failed)?;
-        file.sync_data().map_err(failed)
+        let line = format!("{}\n", name::kept(path));
+        let note = || {
+            let mut file = fs::File::options().create(true).append(true).open(&list)?;
+            let before = file.metadata()?.len();
+            if let Err(error) = file.write_all(line.as_bytes()) {
+                // A torn line would take the next one with it.
+                file.set_len(before)?;
+                return Err(error);
+            }
+            file.sync_data()
+        };
+        self.with_room(note, |error| Some(error))
+            .map_err(|source| StoreError::Write { path: list.clone(), source })
     }
 
     /// Removes what is at the noted paths.
@@ -313,14 +322,26 @@ impl Transaction {
         let path = self.dir.join(name);
         let text = serde_json::to_vec(document)
             .map_err(|source| StoreError::Damaged { path: path.clone(), source })?;
-        let written = match replace(&path, &text, durable) {
-            Err(error) if spare::is_full(&error) => {
-                let gate = gate(self.store_root())?;
-                spare::release(&gate).and_then(|()| replace(&path, &text, durable))
+        self.with_room(|| replace(&path, &text, durable), |error| Some(error))
+            .map_err(|source| StoreError::Write { path, source })
+    }
+
+    /// Writes something into the store; where the disk is full, once more in the room that was set aside for that.
+    pub(crate) fn with_room<T, E>(
+        &self,
+        write: impl Fn() -> Result<T, E>,
+        source: impl Fn(&E) -> Option<&io::Error>,
+    ) -> Result<T, E> {
+        match write() {
+            Err(error) if source(&error).is_some_and(spare::is_full) => {
+                match gate(self.store_root()).map(spare::release) {
+                    Ok(Ok(())) => write(),
+                    // There is no other room: the first error is the one to tell.
+                    _ => Err(error),
+                }
             }
             other => other,
-        };
-        written.map_err(|source| StoreError::Write { path, source })
+        }
     }
 }
 
