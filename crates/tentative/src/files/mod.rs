@@ -18,5 +18,6 @@ pub mod places;
 pub mod plan;
 mod removal;
 mod scan;
+pub(crate) mod seal;
 pub mod stage;
 pub(crate) mod tree;

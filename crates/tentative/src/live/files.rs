@@ -5,6 +5,7 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -20,6 +21,7 @@ use crate::{
         moment::Moment,
         name,
         plan::{Plan, PlanError, Privilege},
+        seal::{self, Sealed},
         stage::{StageError, StageOptions, Staged, stage},
     },
     record::{FORMAT, Record, State},
@@ -71,6 +73,9 @@ enum Stage {
     Settled,
 }
 
+/// How old a sandbox may be to be used again: others go on changing what is below its overlays.
+const USED_AGAIN_FOR: Duration = Duration::from_secs(10);
+
 /// The files of one transaction; without the layer only the place in the store is used.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -79,6 +84,9 @@ pub(super) struct Files {
     id: String,
     directory: PathBuf,
     point: PathBuf,
+    made: Instant,
+    /// How the covers were when the sandbox was ready.
+    seal: Option<Vec<Sealed>>,
 }
 
 impl Files {
@@ -110,7 +118,29 @@ impl Files {
             plan,
             directory,
             point,
+            made: Instant::now(),
+            seal: None,
         })
+    }
+
+    /// The sandbox is up: notes how the covers are.
+    pub(super) fn seal(&mut self) {
+        self.seal = self.sealed();
+    }
+
+    /// Whether all is as it was then, and it is young enough to be used for another transaction.
+    pub(super) fn is_as_new(&self) -> bool {
+        matches!(self.stage, Stage::Open(_))
+            && self.made.elapsed() < USED_AGAIN_FOR
+            && self.seal.is_some()
+            && self.sealed() == self.seal
+    }
+
+    fn sealed(&self) -> Option<Vec<Sealed>> {
+        let mut seal = self.plan.as_ref()?.seal().ok()??;
+        // What the transaction has of its own besides, in the store.
+        seal.push(seal::directory(&self.directory).ok()?);
+        Some(seal)
     }
 
     pub(super) fn plan(&self) -> Option<&Plan> {

@@ -38,6 +38,8 @@ const BUILD_DELAY: Duration = Duration::from_millis(10);
 struct Keeper {
     link: OwnedFd,
     waiting: VecDeque<Waiting>,
+    /// Those that serve a transaction, and may offer themselves again.
+    serving: Vec<Waiting>,
     /// What to build next, and when.
     planned: Option<(Take, Instant)>,
     /// Sessions that have not been reaped yet.
@@ -45,7 +47,8 @@ struct Keeper {
 }
 
 pub(super) fn run(link: OwnedFd) {
-    let mut keeper = Keeper { link, waiting: VecDeque::new(), planned: None, sessions: Vec::new() };
+    let mut keeper =
+        Keeper { link, waiting: VecDeque::new(), serving: Vec::new(), planned: None, sessions: Vec::new() };
     // The kernel's refusal to go on means that the origin is gone, or that nothing can be served any more.
     while keeper.turn().is_ok() {}
 }
@@ -53,6 +56,7 @@ pub(super) fn run(link: OwnedFd) {
 impl Keeper {
     fn turn(&mut self) -> Result<(), Errno> {
         let mut polls = vec![PollFd::new(&self.link, PollFlags::IN)];
+        polls.extend(self.serving.iter().map(|serving| PollFd::new(&serving.door, PollFlags::IN)));
         polls.extend(self.sessions.iter().map(|session| PollFd::new(session, PollFlags::IN)));
         let wait = self.planned.as_ref().map(|(_, due)| {
             let left = due.saturating_duration_since(Instant::now());
@@ -62,16 +66,13 @@ impl Keeper {
             Err(Errno::INTR) => return Ok(()),
             other => other?,
         };
-        let ended: Vec<bool> = polls[1..].iter().map(|fd| !fd.revents().is_empty()).collect();
-        let asked = !polls[0].revents().is_empty();
-        let mut index = 0;
-        self.sessions.retain(|session| {
-            index += 1;
-            if ended[index - 1] {
-                let _reaped = waitid(WaitId::PidFd(session.as_fd()), WaitIdOptions::EXITED);
-            }
-            !ended[index - 1]
-        });
+        let mut heard = polls.iter().map(|fd| !fd.revents().is_empty()).collect::<Vec<_>>().into_iter();
+        let asked = heard.next() == Some(true);
+        let back: Vec<Waiting> = self.serving.extract_if(.., |_| heard.next() == Some(true)).collect();
+        for session in self.sessions.extract_if(.., |_| heard.next() == Some(true)) {
+            let _reaped = waitid(WaitId::PidFd(session.as_fd()), WaitIdOptions::EXITED);
+        }
+        back.into_iter().for_each(|serving| self.take_back(serving));
         if asked {
             self.hand_out()?;
         } else if self.planned.as_ref().is_some_and(|(_, due)| *due <= Instant::now()) {
@@ -91,6 +92,20 @@ impl Keeper {
         Ok(())
     }
 
+    /// A session has ended, or offers itself again; with its door closed it ends.
+    fn take_back(&mut self, serving: Waiting) {
+        let offers = protocol::receive::<()>(&serving.door).is_ok();
+        if offers
+            && self.waiting.len() < READY
+            && self.waiting.iter().all(|waiting| waiting.take == serving.take)
+        {
+            self.waiting.push_back(serving);
+        }
+        if self.waiting.len() == READY {
+            self.planned = None;
+        }
+    }
+
     /// Gives the origin's socket to a session, and lets the next one be built.
     fn hand_out(&mut self) -> Result<(), Errno> {
         let (take, socket): (Take, _) = protocol::receive(&self.link)?;
@@ -106,6 +121,7 @@ impl Keeper {
             Err(Errno::PIPE | Errno::CONNRESET) => {}
             other => other?,
         }
+        self.serving.push(Waiting { take: take.clone(), door });
         if take.nested {
             return Ok(());
         }

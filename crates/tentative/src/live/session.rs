@@ -56,25 +56,33 @@ pub(super) fn run(take: &Take, door: OwnedFd) {
         Err(refused) => Err(refused),
     };
     crash::point("session.built");
-    // The keeper's end, or its death, comes as the end of this socket.
-    let Ok(((), Some(socket))) = protocol::receive::<()>(&door) else {
-        if let Ok((sandbox, files, _)) = built {
-            clean_up(Some(sandbox), files);
+    let mut built = built;
+    loop {
+        // The keeper's end, or its death, comes as the end of this socket.
+        let Ok(((), Some(socket))) = protocol::receive::<()>(&door) else {
+            if let Ok((sandbox, files, _)) = built {
+                clean_up(Some(sandbox), files);
+            }
+            return;
+        };
+        let (sandbox, files, outer) = match built {
+            Err(failed) => {
+                let _origin_gone = protocol::send(&socket, &failed, None);
+                return;
+            }
+            Ok(ready) => ready,
+        };
+        let Some((sandbox, files)) = Session::serve(take, socket, outer, sandbox, files) else { return };
+        if let Err(_keeper_gone) = protocol::send(&door, &(), None) {
+            return clean_up(Some(sandbox), files);
         }
-        return;
-    };
-    drop(door);
-    match built {
-        Err(failed) => {
-            let _origin_gone = protocol::send(&socket, &failed, None);
-        }
-        Ok((sandbox, files, outer)) => Session::serve(take, socket, outer, sandbox, files),
+        built = Ok((sandbox, files, None));
     }
 }
 
 fn build(take: &Take) -> Result<(Sandbox, Files), BuildError> {
     let privilege = Privilege::detect();
-    let files = Files::make(!take.without.contains(Layer::Files), privilege)?;
+    let mut files = Files::make(!take.without.contains(Layer::Files), privilege)?;
     let blueprint = Blueprint {
         plan: files.plan(),
         point: files.point(),
@@ -83,7 +91,12 @@ fn build(take: &Take) -> Result<(Sandbox, Files), BuildError> {
         devices: &take.devices,
     };
     match Sandbox::build(&blueprint) {
-        Ok(sandbox) => Ok((sandbox, files)),
+        Ok(sandbox) => {
+            if privilege == Privilege::User {
+                files.seal();
+            }
+            Ok((sandbox, files))
+        }
         Err(error) => {
             files.discard();
             Err(error.into())
@@ -112,6 +125,11 @@ fn failed(error: &BuildError) -> Offer {
     Offer::Failed { layer, reason, remedy }
 }
 
+/// Whether a sandbox can be used again: nobody is inside, and nothing shows that somebody was.
+fn is_as_new(sandbox: &Sandbox, files: &Files) -> bool {
+    files.is_as_new() && sandbox.renew().is_ok()
+}
+
 /// How long a commit waits for processes that are just ending before it is refused for them.
 const ENDING: Duration = Duration::from_millis(100);
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -132,7 +150,14 @@ struct Session {
 }
 
 impl Session {
-    fn serve(take: &Take, socket: OwnedFd, outer: Option<Outer>, sandbox: Sandbox, mut files: Files) {
+    /// Serves one transaction. What it gives back was left as it was, and can be used for another one.
+    fn serve(
+        take: &Take,
+        socket: OwnedFd,
+        outer: Option<Outer>,
+        sandbox: Sandbox,
+        mut files: Files,
+    ) -> Option<(Sandbox, Files)> {
         let ready = Ready {
             id: files.id(),
             directory: files.directory(),
@@ -144,12 +169,13 @@ impl Session {
         };
         let sent = protocol::send(&socket, &Offer::Ready(ready), Some(sandbox.init()));
         let started = sent.and_then(|()| protocol::receive::<Start>(&socket));
-        let Ok((start, _)) = started else { return clean_up(Some(sandbox), files) };
-        if let Some(outer) = &outer
-            && introduce(outer, &start, &socket).is_err()
-        {
-            return clean_up(Some(sandbox), files);
-        }
+        let introduced = started.and_then(|(start, _)| {
+            outer.as_ref().map_or(Ok(()), |outer| introduce(outer, &start, &socket)).map(|()| start)
+        });
+        let Ok(start) = introduced else {
+            clean_up(Some(sandbox), files);
+            return None;
+        };
         files.begin_now();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         let mut session = Session {
@@ -168,6 +194,11 @@ impl Session {
         while session.turn().is_ok() {}
         drop(session.monitor);
         let mut files = session.files;
+        if let Some(sandbox) =
+            session.sandbox.take_if(|sandbox| session.outer.is_none() && is_as_new(sandbox, &files))
+        {
+            return Some((sandbox, files));
+        }
         if files.has_work() {
             // The origin is gone, but the commit point was passed.
             if let Some(sandbox) = session.sandbox.take() {
@@ -176,6 +207,7 @@ impl Session {
             let _recover_goes_on = files.apply();
         }
         clean_up(session.sandbox.take(), files);
+        None
     }
 
     /// Root enters its user namespace last, and in the branch: see `Entry`.

@@ -32,10 +32,12 @@ pub enum Step {
     Pivot,
     /// Entering the user namespace of a root user's sandbox.
     Users,
+    /// Being used again.
+    Renewal,
 }
 
 impl Step {
-    const ALL: [Step; 12] = [
+    const ALL: [Step; 13] = [
         Step::Leash,
         Step::Descriptors,
         Step::OwnUser,
@@ -48,6 +50,7 @@ impl Step {
         Step::Settings,
         Step::Pivot,
         Step::Users,
+        Step::Renewal,
     ];
 
     pub(super) fn from_number(number: u8) -> Option<Step> {
@@ -70,6 +73,7 @@ impl Step {
             Step::Settings => "make the kernel's settings read-only",
             Step::Pivot => "change the root directory",
             Step::Users => "enter a user namespace",
+            Step::Renewal => "use the sandbox again",
         }
     }
 

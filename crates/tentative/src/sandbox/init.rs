@@ -25,6 +25,7 @@ use super::{
     Blueprint, devices,
     error::Step,
     mounts,
+    renew::Unused,
     report::{self, Message},
     users,
 };
@@ -85,11 +86,24 @@ pub(super) fn run(blueprint: &Blueprint<'_>, socket: &OwnedFd, user: (u32, u32))
     let built = catch_unwind(AssertUnwindSafe(|| build(&building)));
     let Ok(true) = built else { return 1 };
     ignore_children();
+    let unused = Unused::look(&building);
     if report::send(socket, &Message::Ready).is_err() {
         return 0;
     }
     // Ends when the builder closes its end or dies; nobody else has it.
-    while report::receive(socket).is_ok() {}
+    while let Ok(Message::Renew) = report::receive(socket) {
+        let renewed = match &unused {
+            Some(unused) => unused.renew(&building),
+            None => Err(Errno::NOTSUP.into()),
+        };
+        let answer = match renewed {
+            Ok(()) => Message::Ready,
+            Err(Failure { errno, detail }) => Message::Failed { step: Step::Renewal, errno, detail },
+        };
+        if report::send(socket, &answer).is_err() {
+            return 0;
+        }
+    }
     0
 }
 

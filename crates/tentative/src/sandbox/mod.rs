@@ -8,6 +8,7 @@ mod devices;
 mod error;
 mod init;
 mod mounts;
+mod renew;
 mod report;
 mod spawn;
 mod users;
@@ -16,6 +17,8 @@ use std::{
     fs,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 pub use error::{SandboxError, Step};
@@ -56,6 +59,11 @@ impl Blueprint<'_> {
         }
     }
 
+    /// Whether nobody inside can have a capability.
+    fn is_without_power(&self) -> bool {
+        self.privilege == Privilege::User
+    }
+
     /// The namespaces of the sandbox, those of users and mounts included.
     #[must_use]
     pub fn namespaces(&self) -> Namespaces {
@@ -74,6 +82,9 @@ impl Blueprint<'_> {
     }
 }
 
+/// How long a sandbox that is to be used again waits for those inside that are just ending.
+const ENDING: Duration = Duration::from_millis(10);
+
 /// A sandbox that is up.
 #[derive(Debug)]
 pub struct Sandbox {
@@ -84,7 +95,7 @@ pub struct Sandbox {
     proc: OwnedFd,
     root: OwnedFd,
     /// Init ends when this end is closed.
-    _leash: OwnedFd,
+    leash: OwnedFd,
 }
 
 /// A sandbox that its init is building. It has to be finished, or its init stays unreaped.
@@ -161,7 +172,7 @@ impl Sandbox {
                 report::Message::Failed { step, errno, detail } => {
                     return Err(SandboxError::Step { step, detail, source: errno });
                 }
-                report::Message::UsersMapped => return Err(SandboxError::Died),
+                report::Message::UsersMapped | report::Message::Renew => return Err(SandboxError::Died),
             }
         }
         let number = init.as_raw_nonzero();
@@ -177,7 +188,7 @@ impl Sandbox {
             privilege: blueprint.privilege,
             proc,
             root,
-            _leash: leash,
+            leash,
         })
     }
 
@@ -241,6 +252,28 @@ impl Sandbox {
             }
         }
         Ok(pids)
+    }
+
+    /// Makes it as it was when it was built, when nobody is left inside and nothing that init can see.
+    ///
+    /// # Errors
+    /// What was left, or why that cannot be told: it must not be used again.
+    pub(crate) fn renew(&self) -> Result<(), SandboxError> {
+        let end = Instant::now() + ENDING;
+        while !self.processes().map_err(SandboxError::Look)?.is_empty() {
+            if Instant::now() > end {
+                return Err(SandboxError::Look(Errno::BUSY));
+            }
+            thread::sleep(ENDING / 50);
+        }
+        report::send(&self.leash, &report::Message::Renew).map_err(SandboxError::Socket)?;
+        match report::receive(&self.leash)? {
+            report::Message::Ready => Ok(()),
+            report::Message::Failed { step, errno, detail } => {
+                Err(SandboxError::Step { step, detail, source: errno })
+            }
+            _ => Err(SandboxError::Died),
+        }
     }
 
     /// Kills everything inside without waiting for it.

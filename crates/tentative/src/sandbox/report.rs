@@ -20,6 +20,8 @@ pub(super) enum Message {
     UsersMapped,
     /// From init: the sandbox is up.
     Ready,
+    /// From the builder: make it as it was.
+    Renew,
     /// From init: a step failed, and init ends.
     Failed {
         /// Which step.
@@ -39,6 +41,7 @@ pub(super) fn send(socket: impl AsFd, message: &Message) -> Result<(), Errno> {
         Message::WantsUsers => packet.push(b'U'),
         Message::UsersMapped => packet.push(b'M'),
         Message::Ready => packet.push(b'R'),
+        Message::Renew => packet.push(b'N'),
         Message::Failed { step, errno, detail } => {
             packet.extend([b'F', *step as u8]);
             packet.extend(errno.raw_os_error().to_ne_bytes());
@@ -63,6 +66,7 @@ pub(super) fn receive(socket: impl AsFd) -> Result<Message, SandboxError> {
         [b'U'] => Ok(Message::WantsUsers),
         [b'M'] => Ok(Message::UsersMapped),
         [b'R'] => Ok(Message::Ready),
+        [b'N'] => Ok(Message::Renew),
         [b'F', step, a, b, c, d, ref detail @ ..] => Ok(Message::Failed {
             step: Step::from_number(step).ok_or(SandboxError::Died)?,
             errno: Errno::from_raw_os_error(i32::from_ne_bytes([a, b, c, d])),
