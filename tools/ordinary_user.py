@@ -153,13 +153,16 @@ class OrdinaryUser:
         _, status = os.waitpid(child, 0)
         return os.waitstatus_to_exitcode(status)
 
-    def left_in_tmp(self) -> list[Path]:
-        """What is his in /tmp, less what pytest keeps for looking at."""
-        return [path for path in self.everything_in_tmp() if not path.name.startswith("pytest-of-")]
+    def left_files(self) -> list[Path]:
+        """What is his outside his home, less what pytest keeps for looking at."""
+        return [path for path in self.everything_outside() if not path.name.startswith("pytest-of-")]
 
-    def everything_in_tmp(self) -> list[Path]:
-        """What is his in /tmp."""
-        return sorted(path for path in Path("/tmp").iterdir() if path.lstat().st_uid == self.entry.pw_uid)
+    def everything_outside(self) -> list[Path]:
+        """What is his in the directories where everybody may write, places of transactions included."""
+        found = []
+        for directory in ("/tmp", "/dev/shm"):
+            found += [path for path in Path(directory).iterdir() if path.lstat().st_uid == self.entry.pw_uid]
+        return sorted(found)
 
     def left_processes(self, seconds: float = 20.0) -> list[int]:
         """The pids of those that stay when those that are just ending had time to."""
@@ -209,6 +212,8 @@ def ordinary_user(needed: list[Path]) -> Iterator[OrdinaryUser]:
         with tempfile.NamedTemporaryFile(prefix="of-somebody-else-", dir="/tmp"):
             yield user
     finally:
+        # Sandboxes that are just going remove what they have.
+        user.left_processes(5)
         deadline = time.monotonic() + 5
         while (left := user.processes()) and time.monotonic() < deadline:
             for pid in left:
@@ -218,7 +223,7 @@ def ordinary_user(needed: list[Path]) -> Iterator[OrdinaryUser]:
                     continue
             time.sleep(0.05)
         # The next user gets the same number and should not be blamed for these.
-        for path in user.everything_in_tmp():
+        for path in user.everything_outside():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         subprocess.run([program("userdel"), "--force", name], check=True, stderr=subprocess.DEVNULL)
         shutil.rmtree(home, ignore_errors=True)

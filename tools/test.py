@@ -159,9 +159,9 @@ def second_run(suite: Suite, scratch: Path) -> bool:
         left = user.left_processes()
         if left:
             say(f"processes left behind by the tests of the ordinary user: {left}")
-        rest = user.left_in_tmp()
+        rest = user.left_files()
         if rest:
-            say("left behind in /tmp by the tests of the ordinary user:")
+            say("left behind by the tests of the ordinary user:")
             subprocess.run(["ls", "-lAR", "--", *rest])
         return well and not left and not rest
 
