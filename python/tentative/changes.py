@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,10 @@ class Changes:
 
     def __bool__(self) -> bool:
         return any(True for _ in self)
+
+    def __repr__(self) -> str:
+        counts = Counter(change.kind for change in self)
+        return f"Changes({', '.join(f'{count} {kind}' for kind, count in counts.items()) or 'none'})"
 
     def explain(self) -> str:
         """Says in sentences what changed."""
