@@ -97,7 +97,9 @@ def test_looking_from_inside_and_then_deciding(memory, module):
     assert "of_the_test.gone was deleted: it was 'was here'." in text and pages > 0
     assert "were imported: " in text and "pages of memory" in text
     assert "of_the_test.new is new: {'a': 1}." in tx.changes.explain() and json.dumps is dumps
-    counts = {kind: sum(each.kind == kind for each in tx.changes) for kind in ("created", "modified", "deleted")}
+    counts = {
+        kind: sum(each.kind == kind for each in tx.changes) for kind in ("created", "modified", "deleted")
+    }
     assert all(f"{count} {kind}" in repr(tx.changes) for kind, count in counts.items())
 
 
