@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -98,4 +99,59 @@ def test_many_runs_leave_nothing(tentative):
         ended = tentative("run", "--rollback", "--", "sh", "-c", "rm kept; mkdir new; exit 7")
         assert ended.returncode == 7, ended.stderr
     assert as_it_was(tentative.work)
+    nothing_is_left(tentative)
+
+
+#: Daemons that nothing ties to the run: forked twice, in sessions of their own, without its environment.
+DAEMONS = """
+import os, sys, time
+for number in range(3):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execve("/bin/sleep", ["sleep", sys.argv[1]], {})
+        os._exit(0)
+if len(sys.argv) > 2:
+    os.execv("/usr/bin/unshare", ["unshare", "--user", "/bin/sh", "-c", f"sleep {sys.argv[1]} & echo ready; wait"])
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def sleeping(seconds):
+    """The processes that sleep for a time for which nobody else sleeps."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if (entry / "cmdline").read_bytes() == b"sleep\0" + seconds.encode() + b"\0":
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("victim", ["runner", "init"])
+@pytest.mark.parametrize("without", [("kin",), ("kin", "files"), ("kin", "files", "world")])
+@pytest.mark.parametrize("nested", [(), ("namespace",)])
+def test_without_kin_nobody_outlives_a_killed_run(victim, without, nested, tentative):
+    seconds = f"6{os.getpid()}.5"
+    options = [word for layer in without for word in ("--without", layer)]
+    command = ["run", "--rollback", *options, "--", sys.executable, "-c", DAEMONS, seconds, *nested]
+    running = tentative.start(*command)
+    assert running.stdout.readline() == "ready\n", running.communicate()
+    deadline = time.monotonic() + 5
+    while len(sleeping(seconds)) < 3 + len(nested) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(sleeping(seconds)) == 3 + len(nested)
+    # Init is the runner's first child.
+    init = min(child for child in tree_of(running.pid) if child != running.pid)
+    os.kill(running.pid if victim == "runner" else init, signal.SIGKILL)
+    deadline = time.monotonic() + 2
+    while sleeping(seconds) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    left = sleeping(seconds)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+    running.communicate(timeout=20)
     nothing_is_left(tentative)

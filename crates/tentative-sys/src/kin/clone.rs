@@ -2,7 +2,7 @@
 //!
 //! Never used in a process with several threads: the copy would hold locks that nobody releases.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::{io::Errno, process::Pid};
 
@@ -130,6 +130,19 @@ pub fn setns_raw(fd: RawFd, namespaces: Namespaces) -> Result<(), Errno> {
     // SAFETY: setns(2) takes numbers only.
     unsafe { syscall(libc::SYS_setns, [fd as usize, namespaces.0 as usize, 0, 0, 0, 0]) }?;
     Ok(())
+}
+
+/// The user namespace around one (`ioctl_ns(2)`).
+///
+/// # Errors
+/// `EPERM` when it is outside of this process's own.
+pub fn user_namespace_around(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    const NS_GET_PARENT: usize = 0xb702;
+    let number = namespace.as_raw_fd() as usize;
+    // SAFETY: the command takes no argument and answers with a new descriptor.
+    let fd = unsafe { syscall(libc::SYS_ioctl, [number, NS_GET_PARENT, 0, 0, 0, 0]) }?;
+    // SAFETY: the kernel has just made this descriptor for us, and closes it on execution.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
 /// Moves this process into new namespaces (a new pid namespace is for its children).

@@ -15,7 +15,9 @@ mod signals;
 mod terminal;
 
 pub use capabilities::{SANDBOX_ROOT_CAPABILITIES, drop_capabilities_raw};
-pub use clone::{Cloned, Namespaces, clone_beside, clone_into, has_one_thread, setns_raw, unshare};
+pub use clone::{
+    Cloned, Namespaces, clone_beside, clone_into, has_one_thread, setns_raw, unshare, user_namespace_around,
+};
 pub use descriptors::{UNRECORDED_SEND, receive_fd, receive_fd_raw, send_fd_raw};
 pub use ending::{close_all_but, close_number, duplicate_onto, exit_now, with_number};
 pub use groups::{group_of, session_of};

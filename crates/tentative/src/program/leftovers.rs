@@ -1,7 +1,7 @@
 //! Processes that outlive the program: they end with it, and the record says so.
 //!
 //! With the layer `kin` the pid namespace ends them. Without it they become children of the runner, which ends them one
-//! by one; if the runner itself is killed then, they live on, which is a part of that gap.
+//! by one; if the runner itself is killed, init does it (`sandbox/guard.rs`).
 
 use rustix::{
     fs::CWD,

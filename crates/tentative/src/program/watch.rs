@@ -76,6 +76,8 @@ pub(super) enum Outcome {
 
 struct State {
     launching: bool,
+    /// Somebody has killed init, which would end what is inside if the runner were killed.
+    unguarded: bool,
     timed_out: bool,
     kill_at: Option<Instant>,
 }
@@ -86,7 +88,7 @@ impl Watch<'_> {
         if let Some(held) = &mut self.held {
             held.let_go_of_writers();
         }
-        let mut state = State { launching: true, timed_out: false, kill_at: None };
+        let mut state = State { launching: true, unguarded: false, timed_out: false, kill_at: None };
         loop {
             self.wait(monitor, &state)?;
             monitor.dispatch().map_err(RunError::Watch)?;
@@ -101,6 +103,7 @@ impl Watch<'_> {
             }
             self.pass_signals_on();
             self.keep_time(&mut state);
+            self.keep_guard(&mut state);
             if let Some(how) = self.status()? {
                 // Killed before it could say that it runs, or that it does not.
                 if state.launching && launch::outcome(&self.launch).is_ok_and(|outcome| outcome.is_some()) {
@@ -117,6 +120,9 @@ impl Watch<'_> {
         fds.push(PollFd::from_borrowed_fd(self.program.pidfd.as_fd(), PollFlags::IN));
         if state.launching {
             fds.push(PollFd::new(&self.launch, PollFlags::IN));
+        }
+        if self.is_guarded(state) {
+            fds.push(PollFd::from_borrowed_fd(self.sandbox.init(), PollFlags::IN));
         }
         if let Some(held) = &self.held {
             fds.extend(held.readers().map(|reader| PollFd::from_borrowed_fd(reader, PollFlags::IN)));
@@ -181,6 +187,20 @@ impl Watch<'_> {
         if state.kill_at.is_some_and(|at| now >= at) {
             state.kill_at = None;
             self.sandbox.kill();
+            let _ended = rustix::process::pidfd_send_signal(&self.program.pidfd, Signal::KILL);
+        }
+    }
+
+    fn is_guarded(&self, state: &State) -> bool {
+        !self.sandbox.dies_with_init() && !state.unguarded
+    }
+
+    /// Ends the program when init is gone; what it leaves is ended by the runner.
+    fn keep_guard(&self, state: &mut State) {
+        let mut init = [PollFd::from_borrowed_fd(self.sandbox.init(), PollFlags::IN)];
+        if self.is_guarded(state) && poll(&mut init, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        {
+            state.unguarded = true;
             let _ended = rustix::process::pidfd_send_signal(&self.program.pidfd, Signal::KILL);
         }
     }

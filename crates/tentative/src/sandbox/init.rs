@@ -2,7 +2,7 @@
 //!
 //! This code runs in a child forked from a process with one thread: it may allocate, but it never returns to the
 //! builder's frames and never writes to the builder's files. It keeps its capabilities, which keeps programs inside
-//! from tracing it: init itself is not filtered.
+//! from tracing it: init itself is not filtered. Without the layer `kin` it ends what is left inside when its builder is gone.
 
 use std::{
     io,
@@ -17,19 +17,22 @@ use rustix::{
     process::{Signal, set_parent_process_death_signal},
 };
 use tentative_sys::{
-    kin::{Namespaces, close_all_but, ignore_children, reset_signals, unshare},
+    kin::{Namespaces, SignalQueue, close_all_but, ignore_children, reset_signals, unshare},
     world::loopback_up,
 };
 
 use super::{
     Blueprint, devices,
     error::Step,
-    mounts,
+    guard, mounts,
     renew::Unused,
     report::{self, Message},
     users,
 };
 use crate::{files::plan::Privilege, layer::Layer};
+
+/// Every signal that can be blocked.
+const SIGNALS: std::ops::RangeInclusive<i32> = 1..=64;
 
 /// Why a step failed.
 #[derive(Debug)]
@@ -87,6 +90,8 @@ pub(super) fn run(blueprint: &Blueprint<'_>, socket: &OwnedFd, user: (u32, u32))
     let Ok(true) = built else { return 1 };
     ignore_children();
     let unused = Unused::look(&building);
+    // A pid namespace ends with init; without one what is inside has to be ended.
+    let guarded = if blueprint.contains(Layer::Kin) { None } else { guarded() };
     if report::send(socket, &Message::Ready).is_err() {
         return 0;
     }
@@ -101,10 +106,23 @@ pub(super) fn run(blueprint: &Blueprint<'_>, socket: &OwnedFd, user: (u32, u32))
             Err(Failure { errno, detail }) => Message::Failed { step: Step::Renewal, errno, detail },
         };
         if report::send(socket, &answer).is_err() {
-            return 0;
+            break;
         }
     }
+    if let Some((proc, _signals)) = guarded {
+        guard::end_all(&proc);
+    }
     0
+}
+
+/// Makes init outlive a builder that is killed; none when it cannot: then what is inside lives on until a recovery.
+fn guarded() -> Option<(OwnedFd, SignalQueue)> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc = openat(CWD, "/proc", flags, Mode::empty()).ok()?;
+    // Nobody looks at them: they are only to be kept from ending it.
+    let signals = SignalQueue::open(&SIGNALS.collect::<Vec<_>>()).ok()?;
+    guard::detach().ok()?;
+    Some((proc, signals))
 }
 
 fn build(building: &Building<'_>) -> bool {

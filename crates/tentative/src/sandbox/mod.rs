@@ -6,6 +6,7 @@
 
 mod devices;
 mod error;
+mod guard;
 mod init;
 mod mounts;
 mod renew;
@@ -25,7 +26,7 @@ pub use error::{SandboxError, Step};
 use rustix::{
     fs::{CWD, Mode, OFlags},
     io::Errno,
-    net::{AddressFamily, SocketFlags, SocketType, socketpair},
+    net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair},
     process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
 };
 pub use spawn::{SpawnError, Spawned};
@@ -276,8 +277,19 @@ impl Sandbox {
         }
     }
 
+    /// Whether the kernel ends everything inside when init ends. Without the layer `kin` init does it itself, unless it is
+    /// killed.
+    #[must_use]
+    pub fn dies_with_init(&self) -> bool {
+        self.namespaces.contains(Namespaces::PID)
+    }
+
     /// Kills everything inside without waiting for it.
     pub fn kill(&self) {
+        if !self.dies_with_init() && shutdown(&self.leash, Shutdown::Both).is_ok() {
+            // Init does it, and ends.
+            return;
+        }
         // ESRCH: it is dead already.
         let _dead_already = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
