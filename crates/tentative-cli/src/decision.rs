@@ -86,6 +86,12 @@ fn way_out_of(conflicts: &[Conflict], id: &Id) -> String {
              'tentative rollback {id}' discards it"
         );
     }
+    if any(ConflictKind::is_of_names) {
+        return format!(
+            "run it again as root, who has no such conflicts, or such that it changes each file through one of its names; \
+             'tentative diff {id}' shows what this run did, 'tentative rollback {id}' discards it"
+        );
+    }
     let made = any(|kind| kind == ConflictKind::Appeared).then_some("move away what others made");
     let locked =
         any(|kind| matches!(kind, ConflictKind::Locked(_))).then_some("wait until the locks are released");

@@ -14,12 +14,14 @@ use crate::paint::Palette;
 /// What happens to a call, in words.
 #[must_use]
 pub fn treatment(pathway: &Pathway) -> String {
-    match &pathway.rule {
+    let whose = if pathway.user_only { ", for an ordinary user" } else { "" };
+    let treatment = match &pathway.rule {
         Rule::Inside => "stays inside".to_owned(),
         Rule::Refuse(_) => format!("refused with {}", pathway.rule_text.trim_start_matches("refuse ")),
         Rule::Ask(Condition::Always) => "the monitor decides".to_owned(),
         Rule::Ask(condition) => format!("the monitor decides when {}", condition_in_words(condition)),
-    }
+    };
+    treatment + whose
 }
 
 fn condition_in_words(condition: &Condition) -> String {

@@ -39,6 +39,19 @@ pub enum ConflictKind {
     Locked(Option<i32>),
     /// Nobody did anything: there are names in it that no path reaches.
     Deep,
+    /// It is one of several names of a file that was changed through more than one of them inside, where an ordinary
+    /// user's overlay keeps them apart.
+    Parted,
+    /// It is one of several names of a file, and it cannot be told whether that file was changed, or replaced.
+    Unclear,
+}
+
+impl ConflictKind {
+    /// Whether nobody else did anything: it is about names of one file.
+    #[must_use]
+    pub const fn is_of_names(self) -> bool {
+        matches!(self, ConflictKind::Parted | ConflictKind::Unclear)
+    }
 }
 
 /// One path that cannot be committed.
@@ -61,6 +74,13 @@ impl fmt::Display for Conflict {
             ConflictKind::Locked(Some(pid)) => write!(f, "{path} is locked by process {pid}"),
             ConflictKind::Locked(None) => write!(f, "{path} is locked by another process"),
             ConflictKind::Deep => write!(f, "{path} is nested deeper than a path can name"),
+            ConflictKind::Parted => write!(
+                f,
+                "{path} was changed inside, and so was another name of the same file, apart from it"
+            ),
+            ConflictKind::Unclear => {
+                write!(f, "{path} has other names, and it cannot be told whether it was changed or replaced")
+            }
         }
     }
 }
@@ -75,12 +95,15 @@ pub fn conflicts(plan: &Plan, origin: Option<i32>) -> Result<Vec<Conflict>, Scan
 
 pub(super) fn of_scan(plan: &Plan, scan: &Scan, origin: Option<i32>) -> Result<Vec<Conflict>, ScanError> {
     let locks = Locks { whole: whole_file_locks(), origin };
-    let mut found: Vec<Conflict> = scan
-        .vanished
-        .iter()
-        .map(|path| Conflict { path: path.clone(), kind: ConflictKind::Vanished })
-        .chain(scan.too_deep.iter().map(|path| Conflict { path: path.clone(), kind: ConflictKind::Deep }))
-        .collect();
+    let mut found = Vec::new();
+    for (paths, kind) in [
+        (&scan.vanished, ConflictKind::Vanished),
+        (&scan.too_deep, ConflictKind::Deep),
+        (&scan.parted, ConflictKind::Parted),
+        (&scan.unclear, ConflictKind::Unclear),
+    ] {
+        found.extend(paths.iter().map(|path| Conflict { path: path.clone(), kind }));
+    }
     for operation in &scan.operations {
         of_operation(plan, &locks, operation, &mut found)?;
     }

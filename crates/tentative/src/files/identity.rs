@@ -103,7 +103,7 @@ impl Lost {
     ) -> io::Result<Option<Found>> {
         let found = match origin {
             Origin::Known(noted) => self.by_handle(noted)?,
-            Origin::Unnamed => self.by_look(upper, new, |_| true),
+            Origin::Unnamed => self.by_look(upper, new, |old| old.nlink() == 1),
             Origin::None => self.by_look(upper, new, |old| old.nlink() > 1 && same_access(begun, old, new)),
         };
         let free =

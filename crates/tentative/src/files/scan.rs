@@ -17,7 +17,9 @@ use crate::{
     files::{
         attributes::{self, Opened},
         changes::{FileChange, ScanError, attribute_words, words},
+        compare::{Differences, Held, differences, parted},
         identity::{self, Found, Origin},
+        links::{self, Index},
         moment::Moment,
         plan::{Ancestor, Cover, CoverKind, Plan},
     },
@@ -84,23 +86,36 @@ pub(crate) struct Scan {
     pub(crate) vanished: Vec<PathBuf>,
     /// Directories with names in them that no path reaches.
     pub(crate) too_deep: Vec<PathBuf>,
+    /// Names of files with several names of which more than one was changed inside, apart from each other.
+    pub(crate) parted: Vec<PathBuf>,
+    /// Names of files with several names that were changed or replaced: it cannot be told which.
+    pub(crate) unclear: Vec<PathBuf>,
 }
 
 /// Scans all covers of a plan.
 pub(crate) fn scan(plan: &Plan) -> Result<Scan, ScanError> {
     let mut whole = Scan::default();
+    let kept = links::are_kept(plan);
+    let mut copies = Vec::new();
     for (number, cover) in plan.covers.iter().enumerate() {
         match &cover.kind {
             CoverKind::Overlay { lower, upper, work, ancestors, .. } => {
                 let mounted: BTreeSet<&Path> = plan.covers.iter().map(|cover| cover.path.as_path()).collect();
                 let mut walk = Walk::new(number, cover, lower, upper, ancestors, (plan.begun, &mounted));
+                if kept {
+                    let index = Index::read(work).map_err(read(work))?;
+                    walk.unclear = index.unclear.iter().map(|below| walk.outside(below)).collect();
+                    walk.links = Some(index);
+                }
                 walk.root()?;
+                copies.extend(walk.held());
                 walk.finish(work, &mut whole)?;
             }
             CoverKind::Copy { copy } => scan_copy(number, cover, copy, &mut whole)?,
             CoverKind::ReadOnly | CoverKind::Masked | CoverKind::Hidden => {}
         }
     }
+    whole.parted = parted(copies)?;
     whole.changes.sort_by(|a, b| {
         (a.kind != ChangeKind::Deleted, &a.path, a.kind).cmp(&(
             b.kind != ChangeKind::Deleted,
@@ -111,7 +126,7 @@ pub(crate) fn scan(plan: &Plan) -> Result<Scan, ScanError> {
     Ok(whole)
 }
 
-fn read<'a>(path: &'a Path) -> impl Fn(io::Error) -> ScanError + use<'a> {
+pub(super) fn read<'a>(path: &'a Path) -> impl Fn(io::Error) -> ScanError + use<'a> {
     move |source| ScanError::Read { path: path.to_owned(), source }
 }
 
@@ -184,6 +199,9 @@ struct Walk<'a> {
     orphans: Vec<Orphan>,
     closed: Vec<PathBuf>,
     too_deep: Vec<PathBuf>,
+    /// What the monitor noted, where it keeps names together because the kernel does not.
+    links: Option<Index>,
+    unclear: Vec<PathBuf>,
     /// Upper objects with several names: where they are, and which name is that of the original.
     names: BTreeMap<(u64, u64), Vec<(PathBuf, bool)>>,
 }
@@ -224,8 +242,22 @@ impl<'a> Walk<'a> {
             orphans: Vec::new(),
             closed: Vec::new(),
             too_deep: Vec::new(),
+            links: None,
+            unclear: Vec::new(),
             names: BTreeMap::new(),
         }
+    }
+
+    /// The copies that the monitor holds.
+    fn held(&self) -> Vec<Held> {
+        let copies = self.links.iter().flat_map(|links| &links.copies);
+        let held = |copy: &links::Copy| Held {
+            handle: copy.handle.clone(),
+            path: self.outside(&copy.below),
+            lower: self.lower.join(&copy.below),
+            at: copy.at.clone(),
+        };
+        copies.map(held).collect()
     }
 
     fn root(&mut self) -> Result<(), ScanError> {
@@ -424,9 +456,17 @@ impl<'a> Walk<'a> {
         new: &fs::Metadata,
     ) -> Result<(), ScanError> {
         let (lower, upper) = (self.lower.join(below), self.upper.join(below));
-        let origin = identity::origin(&upper).map_err(read(&upper))?;
+        let mut origin = identity::origin(&upper).map_err(read(&upper))?;
+        if let Some(held) = self.links.as_ref().and_then(|links| links.by_inode.get(&(new.dev(), new.ino())))
+        {
+            origin = Origin::Known(held.clone());
+        }
         let same = match (&old, &origin) {
-            (Some(_), Origin::Unnamed) => !here.in_tree,
+            // A copy of a file with several names has no note.
+            (Some(old), Origin::Unnamed) => !here.in_tree && old.nlink() == 1,
+            (Some(old), Origin::None) if self.links.is_some() => {
+                !here.in_tree && old.nlink() > 1 && new.is_file() && self.is_unclear(below, old, new)?
+            }
             // The kernel leaves no note when it parts a name from the other names of a file.
             (Some(old), Origin::None) => {
                 !here.in_tree
@@ -446,7 +486,8 @@ impl<'a> Walk<'a> {
         if let (Some(old), true) = (&old, same) {
             return self.changed(below, old, new);
         }
-        if origin != Origin::None || (new.is_file() && !self.begun.is_before_access(new)) {
+        let is_old = self.links.is_none() && new.is_file() && !self.begun.is_before_access(new);
+        if origin != Origin::None || is_old {
             let (path, was_there, in_tree) = (path.clone(), old.is_some(), here.in_tree);
             self.orphans.push(Orphan { path, upper, origin, was_there, in_tree });
         }
@@ -454,7 +495,8 @@ impl<'a> Walk<'a> {
             None => self.change(ChangeKind::Created, below, None, Some(new)),
             Some(old) => {
                 let differs = self.differences(below, old, new)?;
-                if differs != Differences::None {
+                // Another file with the same content is a change where one of the two has other names.
+                if differs != Differences::None || (new.is_file() && (old.nlink() > 1 || new.nlink() > 1)) {
                     self.change(differs.kind(), below, Some(old), Some(new));
                 }
                 self.hidden.push(Hidden { path, lower: lower.clone(), metadata: old.clone() });
@@ -462,6 +504,28 @@ impl<'a> Walk<'a> {
         }
         self.place(here, below, old.map(|_| lower));
         Ok(())
+    }
+
+    /// Something at a name of a file with several, which is no copy that is held: nobody wrote to such a file here. It
+    /// is another file, unless only attributes were set in a way that the monitor is not asked about.
+    fn is_unclear(
+        &mut self,
+        below: &Path,
+        old: &fs::Metadata,
+        new: &fs::Metadata,
+    ) -> Result<bool, ScanError> {
+        let is_gone = self.links.as_ref().is_some_and(|links| links.gone.contains(below));
+        let (lower, upper) = (self.lower.join(below), self.upper.join(below));
+        if is_gone || !links::may_be_copy((&lower, old), (&upper, new)).map_err(read(&upper))? {
+            return Ok(false);
+        }
+        let differs = self.differences(below, old, new)?;
+        self.unclear.push(self.outside(below));
+        if differs == Differences::None {
+            // Nothing but which names share the file; there has to be something to decide about.
+            self.change(ChangeKind::Metadata, below, Some(old), Some(new));
+        }
+        Ok(true)
     }
 
     /// The same file as before, perhaps changed.
@@ -490,22 +554,7 @@ impl<'a> Walk<'a> {
         old: &fs::Metadata,
         new: &fs::Metadata,
     ) -> Result<Differences, ScanError> {
-        let (lower, upper) = (self.lower.join(below), self.upper.join(below));
-        let same = if new.is_file() {
-            old.len() == new.len() && attributes::same_content(&lower, &upper).unwrap_or(false)
-        } else if new.is_symlink() {
-            fs::read_link(&lower).map_err(read(&lower))? == fs::read_link(&upper).map_err(read(&upper))?
-        } else {
-            old.rdev() == new.rdev()
-        };
-        if !same {
-            return Ok(Differences::Content);
-        }
-        let attributes_of = |metadata: &fs::Metadata| {
-            (metadata.mode(), metadata.uid(), metadata.gid(), metadata.mtime(), metadata.mtime_nsec())
-        };
-        let same = attributes_of(old) == attributes_of(new) && !self.extended_differ(below)?;
-        Ok(if same { Differences::None } else { Differences::Attributes })
+        differences((&self.lower.join(below), old), (&self.upper.join(below), new))
     }
 
     fn extended_differ(&self, below: &Path) -> Result<bool, ScanError> {
@@ -543,6 +592,7 @@ impl<'a> Walk<'a> {
         whole.operations.append(&mut self.operations);
         whole.closed.append(&mut self.closed);
         whole.too_deep.append(&mut self.too_deep);
+        whole.unclear.append(&mut self.unclear);
         Ok(())
     }
 
@@ -637,23 +687,20 @@ impl<'a> Walk<'a> {
 
     /// A file with several names that was changed through one that is then deleted: its content is only in the index.
     fn match_index(&mut self, work: &Path) -> Result<(), ScanError> {
-        let index = work.join("index");
         let linked: Vec<(PathBuf, PathBuf)> = self
             .hidden
             .iter()
             .filter(|hidden| hidden.metadata.is_file() && hidden.metadata.nlink() > 1)
             .map(|hidden| (hidden.path.clone(), hidden.lower.clone()))
             .collect();
-        if linked.is_empty() || !index.is_dir() {
+        if linked.is_empty() {
             return Ok(());
         }
-        for name in names_in_upper(&index)? {
-            let entry = index.join(name);
+        for (entry, origin) in self.indexed(work)? {
             let Some(metadata) = look(&entry)? else { continue };
             if !metadata.is_file() || self.names.contains_key(&(metadata.dev(), metadata.ino())) {
                 continue;
             }
-            let Origin::Known(origin) = identity::origin(&entry).map_err(read(&entry))? else { continue };
             for (path, lower) in &linked {
                 if identity::handle(lower).map_err(read(lower))?.as_ref() == Some(&origin) {
                     self.operations.push(Operation {
@@ -669,24 +716,27 @@ impl<'a> Walk<'a> {
         }
         Ok(())
     }
+
+    /// The copies in the kernel's index, or else those that the monitor holds, with the handles of their originals.
+    fn indexed(&self, work: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>, ScanError> {
+        if let Some(links) = &self.links {
+            return Ok(links.copies.iter().map(|copy| (copy.at.clone(), copy.handle.clone())).collect());
+        }
+        let index = work.join("index");
+        let mut entries = Vec::new();
+        for name in if index.is_dir() { names_in_upper(&index)? } else { BTreeSet::new() } {
+            let entry = index.join(name);
+            if let Origin::Known(origin) = identity::origin(&entry).map_err(read(&entry))? {
+                entries.push((entry, origin));
+            }
+        }
+        Ok(entries)
+    }
 }
 
 /// Whether paths of what lies in a directory may be longer than the kernel takes, in the store or where they are put.
 fn is_too_deep(directory: &Path) -> bool {
     directory.as_os_str().len() + LONGEST_NAME > LONGEST_PATH
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Differences {
-    None,
-    Attributes,
-    Content,
-}
-
-impl Differences {
-    fn kind(self) -> ChangeKind {
-        if self == Differences::Content { ChangeKind::Modified } else { ChangeKind::Metadata }
-    }
 }
 
 /// The names in a directory of the upper tree, which is open.

@@ -42,7 +42,7 @@ pub enum StageError {
     #[error(transparent)]
     Scan(#[from] ScanError),
     /// Somebody else changed something that this would change.
-    #[error("{} in conflict with changes by others", count(.0))]
+    #[error("{}", count(.0))]
     Conflicts(Vec<Conflict>),
     /// There are names that no path reaches.
     #[error("{} is nested deeper than a path can name, so it cannot be put in place", path.display())]
@@ -90,10 +90,12 @@ pub enum StageError {
 }
 
 fn count(conflicts: &[Conflict]) -> String {
+    let by_others = !conflicts.iter().all(|conflict| conflict.kind.is_of_names());
+    let what = if by_others { "in conflict with changes by others" } else { "not to be merged" };
     match conflicts {
-        [only] => only.path.display().to_string() + " is",
-        [first, ..] => format!("{} and {} more are", first.path.display(), conflicts.len() - 1),
-        [] => "nothing is".to_owned(),
+        [only] => format!("{} is {what}", only.path.display()),
+        [first, ..] => format!("{} and {} more are {what}", first.path.display(), conflicts.len() - 1),
+        [] => format!("nothing is {what}"),
     }
 }
 

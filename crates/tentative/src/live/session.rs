@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     containment::Gap,
-    files::plan::Privilege,
+    files::{links::Links, plan::Privilege},
     layer::Layer,
     monitor::{Monitor, Origin, Outer, Scope},
     policy::Policy,
@@ -307,6 +307,8 @@ impl Session {
                 if message.op == op::RUNNING { message.a as i32 } else { return Err(Errno::PROTO) };
         }
         scope.main = self.branch;
+        let links = self.files.plan().map(Links::of).transpose();
+        scope.links = links.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?.flatten();
         self.monitor.add_listener(listener, scope);
         Ok(())
     }

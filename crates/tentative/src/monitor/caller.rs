@@ -123,7 +123,9 @@ impl Caller {
             (false, CURRENT_DIRECTORY) => link("cwd")?,
             (false, fd) => link(&format!("fd/{fd}"))?,
         };
-        Some(base.join(path.strip_prefix("/").unwrap_or(path)))
+        let path = path.strip_prefix("/").unwrap_or(path);
+        // The empty path is the object itself.
+        Some(if path.as_os_str().is_empty() { base } else { base.join(path) })
     }
 
     /// Opens the directory that holds `path` (from the sandbox's root) and gives the last name.

@@ -6,6 +6,7 @@
 //! memory, a namespace or the overlay contains the call whatever that memory says by then.
 
 mod caller;
+mod links;
 mod log;
 mod mounts;
 mod nested;
@@ -411,6 +412,11 @@ fn ask(call: &mut Call<'_>) -> Outcome {
         "kcmp" => kin::reach_process(call, if call.scope.has_process(call.int(0)) { 1 } else { 0 }),
         "shmget" | "semget" | "msgget" | "mq_open" => kin::use_ipc(call),
         "rename" | "renameat" | "renameat2" => rename::rename(call),
+        "link" | "linkat" => links::link(call),
+        "open" | "openat" | "openat2" | "creat" | "truncate" | "chmod" | "fchmodat" | "fchmodat2"
+        | "chown" | "lchown" | "fchownat" | "setxattr" | "lsetxattr" | "removexattr" | "lremovexattr"
+        | "setxattrat" | "removexattrat" | "utime" | "utimes" | "futimesat" | "utimensat" | "fchmod"
+        | "fchown" | "fsetxattr" | "fremovexattr" | "file_setattr" => links::change(call),
         "mknod" | "mknodat" => refuse::device_node(call),
         _ => mounts::change_mounts(call),
     }

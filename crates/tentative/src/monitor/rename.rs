@@ -25,13 +25,16 @@ use rustix::{
 };
 use tentative_sys::kin::{Cloned, FileIdentity, Namespaces, as_file_identity, clone_into, exit_now};
 
-use super::{CURRENT_DIRECTORY, Call, Caller, Outcome};
-use crate::world::{Pending, Wait};
+use super::{CURRENT_DIRECTORY, Call, Caller, Outcome, links};
+use crate::{
+    files::links::Links,
+    world::{Pending, Wait},
+};
 
 /// A name in a directory that is held open.
-struct Place {
-    directory: OwnedFd,
-    name: PathBuf,
+pub(super) struct Place {
+    pub(super) directory: OwnedFd,
+    pub(super) name: PathBuf,
 }
 
 /// rename(2), renameat(2) and renameat2(2).
@@ -43,16 +46,22 @@ pub(super) fn rename(call: &mut Call<'_>) -> Outcome {
         _ => (at(0), 1, at(2), 3, call.int(4) as u32),
     };
     let Some(from) = place(call, from_directory, from) else { return Outcome::CONTINUE };
-    match statat(&from.directory, &from.name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(status) if FileType::from_raw_mode(status.st_mode) == FileType::Directory => {}
-        // Only directories have the difficulty.
-        _ => return Outcome::CONTINUE,
+    let is_directory = match statat(&from.directory, &from.name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(status) => FileType::from_raw_mode(status.st_mode) == FileType::Directory,
+        Err(_) => return Outcome::CONTINUE,
+    };
+    // Only directories have the difficulty, and names of files that have others.
+    if !is_directory && call.scope.links.is_none() {
+        return Outcome::CONTINUE;
     }
     let Some(to) = place(call, to_directory, to) else { return Outcome::CONTINUE };
     if !call.still_waits() {
         return Outcome::CONTINUE;
     }
     let flags = RenameFlags::from_bits_retain(flags);
+    if !is_directory {
+        return links::rename(call, &from, &to, flags).unwrap_or(Outcome::CONTINUE);
+    }
     let identity = call.caller.identity();
     let identity = FileIdentity { uid: identity.uid, gid: identity.gid };
     let renamed = as_file_identity(identity, || {
@@ -92,7 +101,8 @@ fn start(call: &Call<'_>, from: &Place, to: &Place, flags: RenameFlags, identity
         Ok(Cloned::Child) => {
             // A copy of the monitor that only moves files and never returns to its frames.
             let _dies_with_monitor = set_parent_process_death_signal(Some(Signal::KILL));
-            let moved = as_file_identity(identity, || move_directory(from, to, flags));
+            let moved =
+                as_file_identity(identity, || move_directory(call.scope.links.as_ref(), from, to, flags));
             let errno = moved.map_or_else(Errno::raw_os_error, |()| 0);
             // A monitor that is gone needs no answer.
             let _monitor_gone = std::fs::File::from(writer).write_all(&errno.to_ne_bytes());
@@ -108,16 +118,16 @@ fn start(call: &Call<'_>, from: &Place, to: &Place, flags: RenameFlags, identity
     }
 }
 
-fn move_directory(from: &Place, to: &Place, flags: RenameFlags) -> Result<(), Errno> {
+fn move_directory(links: Option<&Links>, from: &Place, to: &Place, flags: RenameFlags) -> Result<(), Errno> {
     check_target(to, flags)?;
     // Under a name of its own until it is whole; that directory is not below, so the kernel can rename it.
     let made = Place {
         directory: rustix::io::fcntl_dupfd_cloexec(&to.directory, 3)?,
         name: PathBuf::from(format!(".tentative-rename-{}", std::process::id())),
     };
-    if let Err(errno) = move_tree(from, &made) {
+    if let Err(errno) = move_tree(links, from, &made) {
         // What was moved goes back; what cannot go back stays under the new name, and nothing is lost.
-        let _best_that_can_be_done = move_content(&made, from).and_then(|()| remove(&made));
+        let _best_that_can_be_done = move_content(links, &made, from).and_then(|()| remove(&made));
         return Err(errno);
     }
     renameat_with(&made.directory, &made.name, &to.directory, &to.name, flags)?;
@@ -137,29 +147,35 @@ fn check_target(to: &Place, flags: RenameFlags) -> Result<(), Errno> {
 }
 
 /// Makes `to` like `from`, with its content, and leaves `from` empty.
-fn move_tree(from: &Place, to: &Place) -> Result<(), Errno> {
+fn move_tree(links: Option<&Links>, from: &Place, to: &Place) -> Result<(), Errno> {
     mkdirat(&to.directory, &to.name, Mode::RWXU)?;
-    move_content(from, to)?;
+    move_content(links, from, to)?;
     copy_attributes(&open(from)?, &open(to)?)
 }
 
-fn move_content(from: &Place, to: &Place) -> Result<(), Errno> {
+fn move_content(links: Option<&Links>, from: &Place, to: &Place) -> Result<(), Errno> {
     let (source, target) = (open(from)?, open(to)?);
     for name in entries(&source)? {
-        let renamed = renameat_with(&source, &name, &target, &name, RenameFlags::empty());
-        if renamed != Err(Errno::XDEV) {
-            renamed?;
-            continue;
-        }
         let below = |directory: &OwnedFd| -> Result<Place, Errno> {
             let directory = rustix::io::fcntl_dupfd_cloexec(directory, 3)?;
             Ok(Place { directory, name: name.clone() })
         };
-        let inner = below(&source)?;
-        move_tree(&inner, &below(&target)?)?;
+        let (inner, made) = (below(&source)?, below(&target)?);
+        let held = links
+            .and_then(|links| links::rename_held(links, &inner, &made, RenameFlags::empty(), rename_one));
+        let renamed = held.unwrap_or_else(|| rename_one(&inner, &made));
+        if renamed != Err(Errno::XDEV) {
+            renamed?;
+            continue;
+        }
+        move_tree(links, &inner, &made)?;
         remove(&inner)?;
     }
     Ok(())
+}
+
+fn rename_one(from: &Place, to: &Place) -> Result<(), Errno> {
+    renameat_with(&from.directory, &from.name, &to.directory, &to.name, RenameFlags::empty())
 }
 
 fn remove(place: &Place) -> Result<(), Errno> {

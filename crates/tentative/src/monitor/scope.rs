@@ -12,7 +12,7 @@ use rustix::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{layer::LayerSet, sandbox::Sandbox};
+use crate::{files::links::Links, layer::LayerSet, sandbox::Sandbox};
 
 /// The numbers that a process inside is shown where the kernel would say 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub struct Scope {
     pub origin: Origin,
     /// Layers that the sandbox goes without.
     pub without: LayerSet,
+    /// Keeps files with several names together; none where the kernel does.
+    pub(crate) links: Option<Links>,
     root: OwnedFd,
     proc: OwnedFd,
 }
@@ -54,6 +56,7 @@ impl Scope {
             main: 0,
             origin,
             without,
+            links: None,
             root: rustix::io::fcntl_dupfd_cloexec(sandbox.root(), 3)?,
             proc: rustix::io::fcntl_dupfd_cloexec(sandbox.proc(), 3)?,
         })
@@ -64,7 +67,15 @@ impl Scope {
         let number = init.as_raw_nonzero();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = |name: &str| openat(CWD, format!("/proc/{number}/{name}"), flags, Mode::empty());
-        Ok(Scope { init, main: 0, origin, without, root: open("root")?, proc: open("root/proc")? })
+        Ok(Scope {
+            init,
+            main: 0,
+            origin,
+            without,
+            links: None,
+            root: open("root")?,
+            proc: open("root/proc")?,
+        })
     }
 
     /// The sandbox's root directory.

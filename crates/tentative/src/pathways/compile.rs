@@ -7,7 +7,7 @@
 use tentative_sys::world::Instruction;
 
 use super::{Condition, Rule, table};
-use crate::layer::LayerSet;
+use crate::{files::plan::Privilege, layer::LayerSet};
 
 const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
@@ -35,10 +35,10 @@ pub(crate) const X32: u32 = 0x4000_0000;
 
 /// Compiles the table to the filter of a sandbox that goes without some layers.
 ///
-/// A pathway of a layer that is gone without is not asked about. The program is plain data: it can be sent to another
+/// A pathway of a layer that is gone without is not asked about, nor one that is for ordinary users when root asks. The program is plain data: it can be sent to another
 /// process and installed there.
 #[must_use]
-pub fn compile(without: LayerSet) -> Vec<Instruction> {
+pub fn compile(without: LayerSet, privilege: Privilege) -> Vec<Instruction> {
     let mut program = vec![
         load(OFFSET_ARCHITECTURE),
         jump(JUMP_EQUAL, ARCHITECTURE, 1, 0),
@@ -47,7 +47,7 @@ pub fn compile(without: LayerSet) -> Vec<Instruction> {
         jump(JUMP_AT_LEAST, X32, 0, 1),
         answer(NOTIFY),
     ];
-    program.extend(tree(&ranges(without)));
+    program.extend(tree(&ranges(without, privilege)));
     program
 }
 
@@ -57,13 +57,14 @@ struct Range {
     leaf: Vec<Instruction>,
 }
 
-fn ranges(without: LayerSet) -> Vec<Range> {
+fn ranges(without: LayerSet, privilege: Privilege) -> Vec<Range> {
     let mut calls: Vec<(u32, Vec<Instruction>)> = table()
         .iter()
         .filter_map(|pathway| {
             let number = pathway.number?;
-            let gone_without = without.contains(pathway.layer);
-            Some((number, if gone_without { vec![answer(ALLOW)] } else { leaf(&pathway.rule) }))
+            let inside =
+                without.contains(pathway.layer) || (pathway.user_only && privilege == Privilege::Root);
+            Some((number, if inside { vec![answer(ALLOW)] } else { leaf(&pathway.rule) }))
         })
         .collect();
     calls.sort_by_key(|(number, _)| *number);
@@ -231,7 +232,7 @@ mod tests {
 
     #[test]
     fn the_filter_says_what_the_table_says() {
-        let program = compile(LayerSet::EMPTY);
+        let program = compile(LayerSet::EMPTY, Privilege::User);
         assert!(program.len() < 1000, "{}", program.len());
         let words: Vec<u64> = vec![0, 1, 2, 0x540f, 0x5412, 0x1_0000_5412, 1 << 32, 0x2180, 0x4010, u64::MAX];
         for number in 0..600 {
@@ -246,7 +247,7 @@ mod tests {
 
     #[test]
     fn other_architectures_are_asked_about() {
-        let program = compile(LayerSet::EMPTY);
+        let program = compile(LayerSet::EMPTY, Privilege::User);
         assert_eq!(run(&program, 0x4000_0003, 1, [0; 6]), NOTIFY);
         assert_eq!(run(&program, ARCHITECTURE, X32 + 1, [0; 6]), NOTIFY);
         assert_eq!(run(&program, ARCHITECTURE, u32::MAX, [0; 6]), NOTIFY);
@@ -254,7 +255,7 @@ mod tests {
 
     #[test]
     fn layers_gone_without_are_not_asked_about() {
-        let program = compile([Layer::World].into_iter().collect());
+        let program = compile([Layer::World].into_iter().collect(), Privilege::User);
         let connect = table().iter().find(|pathway| pathway.name == "connect").unwrap();
         assert_eq!(run(&program, ARCHITECTURE, connect.number.unwrap(), [0; 6]), ALLOW);
     }

@@ -15,6 +15,7 @@ use tentative_sys::world::Notification;
 use crate::layer::Layer;
 
 const TABLE: &str = include_str!("table.tsv");
+const USER_ONLY: &str = "user ";
 
 /// A test on one argument that says whether a call crosses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub struct Pathway {
     pub layer: Layer,
     /// What the filter does with it.
     pub rule: Rule,
+    /// Whether the rule is for the sandboxes of ordinary users only, and stays inside for root.
+    pub user_only: bool,
     /// The rule as the table has it.
     pub rule_text: &'static str,
     /// One sentence on what it is.
@@ -105,6 +108,7 @@ static UNKNOWN: LazyLock<Pathway> = LazyLock::new(|| Pathway {
     layer: Layer::World,
     rule: Rule::Refuse(Errno::NOSYS),
     rule_text: "refuse ENOSYS",
+    user_only: false,
     sentence: "Is not in the table, or is of another architecture.",
 });
 
@@ -126,7 +130,8 @@ fn parse_line(line: &'static str) -> Option<Pathway> {
         number: number_here(number, name),
         name,
         layer: layer.parse().ok()?,
-        rule: parse_rule(rule_text)?,
+        rule: parse_rule(rule_text.strip_prefix(USER_ONLY).unwrap_or(rule_text))?,
+        user_only: rule_text.starts_with(USER_ONLY),
         rule_text,
         sentence,
     })

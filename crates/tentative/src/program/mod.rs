@@ -29,7 +29,10 @@ use rustix::{
 use tentative_sys::kin::{receive_fd, session_of};
 
 use crate::{
-    files::plan::{Plan, PlanError, Privilege},
+    files::{
+        links::Links,
+        plan::{Plan, PlanError, Privilege},
+    },
     layer::{Layer, LayerSet},
     monitor::{Monitor, Origin, Outer, Scope},
     pathways,
@@ -118,6 +121,9 @@ pub enum RunError {
     /// The monitor of the transaction around this one does not answer.
     #[error("cannot reach the monitor of the transaction around this one")]
     Outer(#[source] Errno),
+    /// Nothing could be written beside the upper directories.
+    #[error("cannot keep files with several names together")]
+    Links(#[source] std::io::Error),
     /// Held output could not be kept.
     #[error("cannot keep the program's output")]
     Hold(#[source] std::io::Error),
@@ -194,7 +200,7 @@ pub fn run_and_look(
     let starting = Sandbox::start(&blueprint)?;
     // While init builds.
     let noted = transaction.save_record(&ended::running(options, transaction, started_ns));
-    let filter = pathways::compile(without);
+    let filter = pathways::compile(without, privilege);
     let mut monitor = Monitor::new(&options.policy);
     inherited.record(monitor.log_mut());
     let sandbox = starting.finish()?;
@@ -210,7 +216,7 @@ pub fn run_and_look(
         inherited: &inherited,
         outer: outer.as_ref(),
     };
-    let ended = supervise(&launch, &sandbox, &mut monitor, transaction)?;
+    let ended = supervise(&launch, &sandbox, &mut monitor, (transaction, plan))?;
     let left = leftovers::end(&sandbox, options.without, monitor.log_mut());
     if let Some(outer) = &outer {
         let effects = outer.effects().map_err(RunError::Outer)?;
@@ -245,7 +251,7 @@ fn supervise(
     launch: &launch::Launch<'_>,
     sandbox: &Sandbox,
     monitor: &mut Monitor,
-    transaction: &Transaction,
+    (transaction, plan): (&Transaction, Option<&Plan>),
 ) -> Result<watch::Watched, RunError> {
     let options = launch.options;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -271,6 +277,7 @@ fn supervise(
         };
         let mut scope = Scope::new(sandbox, origin, options.without).map_err(RunError::Prepare)?;
         scope.main = spawned.pid.as_raw_nonzero().get();
+        scope.links = plan.map(Links::of).transpose().map_err(RunError::Links)?.flatten();
         monitor.add_listener(listener, scope);
     }
     let watch = watch::Watch {

@@ -194,7 +194,7 @@ fn try_to_begin(options: &Options) -> Result<Begun, BeginError> {
             namespaces: session.ready.namespaces,
             namespaces_of_branch: session.ready.namespaces_of_branch,
             same_pid: !options.without.contains(Layer::Kin),
-            filter: pathways::compile(options.without),
+            filter: pathways::compile(options.without, crate::files::plan::Privilege::detect()),
             outer: session.outer(),
             monitor: session.socket(),
             own: own::numbers(),
