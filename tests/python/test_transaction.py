@@ -103,6 +103,9 @@ def test_an_unknown_rule_is_refused_before_anything_runs(options):
     with pytest.raises(ValueError, match="kinds: net, listen, unix, device, signal"):
         with tentative.transaction(allow=["netz:example.org"], **options):
             raise AssertionError
+    with pytest.raises(ValueError, match="would match less than it says"):
+        with tentative.transaction(allow=["net:*.example.org"], **options):
+            raise AssertionError
 
 
 def test_other_ways_to_enter_are_refused(options):

@@ -32,6 +32,11 @@ fn verbs_that_are_not_there_are_refused() {
 #[test]
 fn values_that_are_none_are_refused() {
     assert_usage_error(&["run", "--allow", "nett", "true"], "unknown kind 'nett'");
+    assert_usage_error(&["run", "--allow", "net:*.example.org", "true"], "'*.example.org' would match less");
+    assert_usage_error(
+        &["run", "--deny", "net:*.example.org:443", "true"],
+        "'*.example.org' would match less",
+    );
     assert_usage_error(&["run", "--deny", "listen", "true"], "'listen' needs a target");
     assert_usage_error(&["run", "--without", "file", "true"], "unknown layer 'file'");
     assert_usage_error(&["run", "--without", "memory", "true"], "always has its own memory");

@@ -114,7 +114,7 @@ pub fn allowed_devices(policy: &Policy) -> Vec<PathBuf> {
 }
 
 fn allows_a_name(rule: &Rule) -> bool {
-    let named = matches!(&rule.kind, Kind::Net(Host::Name(_) | Host::Below(_) | Host::Any, _));
+    let named = matches!(&rule.kind, Kind::Net(Host::Name(_) | Host::Any, _));
     rule.action == Action::Allow && named
 }
 
@@ -123,9 +123,6 @@ fn why_unmet(rule: &Rule, matcher: &Matcher) -> Option<String> {
     let found_none = matches!(matcher, Matcher::Net { hosts, any: false, .. } if hosts.is_empty());
     match &rule.kind {
         Kind::Net(Host::Name(name), _) if found_none => Some(format!("{name}: the name cannot be looked up")),
-        Kind::Net(Host::Below(domain), _) => Some(format!(
-            "*.{domain}: names below it are not told apart yet, only {domain} itself is matched"
-        )),
         _ => None,
     }
 }
@@ -137,8 +134,6 @@ fn matcher(kind: &Kind) -> Matcher {
                 Host::Any => (Vec::new(), true),
                 Host::Network(ip, prefix) => (vec![(ip.to_canonical(), *prefix)], false),
                 Host::Name(name) => (look_up(name), false),
-                // Which names are below a domain shows only when they are looked up; see `hosts`.
-                Host::Below(domain) => (look_up(domain), false),
             };
             Matcher::Net { hosts, any, port: *port }
         }
