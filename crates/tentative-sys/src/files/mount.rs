@@ -20,6 +20,8 @@ const _: () = assert!(size_of::<Attributes>() == 32);
 
 /// `MOUNT_ATTR_RDONLY`.
 const READ_ONLY: u64 = 1;
+/// `MOUNT_ATTR_NODEV`.
+const NO_DEVICES: u64 = 4;
 
 /// Makes the mount that `mount` refers to (a descriptor from `open_tree` or `fsmount`) read-only: it alone, or with
 /// every mount below it.
@@ -27,7 +29,19 @@ const READ_ONLY: u64 = 1;
 /// # Errors
 /// `EPERM` without CAP_SYS_ADMIN over the mount namespace, `ENOSYS` before Linux 5.12.
 pub fn set_read_only<Fd: AsFd>(mount: Fd, recursive: bool) -> Result<(), Errno> {
-    let attributes = Attributes { set: READ_ONLY, clear: 0, propagation: 0, user_namespace: 0 };
+    set(mount, READ_ONLY, recursive)
+}
+
+/// Lets no device be opened through the mount that `mount` refers to: it alone, or every mount below it, too.
+///
+/// # Errors
+/// As [`set_read_only`].
+pub fn deny_devices<Fd: AsFd>(mount: Fd, recursive: bool) -> Result<(), Errno> {
+    set(mount, NO_DEVICES, recursive)
+}
+
+fn set<Fd: AsFd>(mount: Fd, attributes: u64, recursive: bool) -> Result<(), Errno> {
+    let attributes = Attributes { set: attributes, clear: 0, propagation: 0, user_namespace: 0 };
     let empty: &CStr = c"";
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: mount_setattr wants a terminated path and a `mount_attr` of the size given: `Attributes` has its layout.

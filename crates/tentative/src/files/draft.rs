@@ -251,7 +251,6 @@ impl Drafting<'_> {
             path: path.to_owned(),
             kind,
             no_suid: mount.no_suid,
-            no_dev: mount.no_dev,
             no_exec: mount.no_exec,
         });
     }
@@ -261,7 +260,6 @@ impl Drafting<'_> {
             path: path.to_owned(),
             kind: CoverKind::Hidden,
             no_suid: true,
-            no_dev: true,
             no_exec: true,
         });
     }

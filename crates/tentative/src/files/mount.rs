@@ -17,7 +17,7 @@ use rustix::{
         fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
     },
 };
-use tentative_sys::files::mount::set_read_only;
+use tentative_sys::files::mount::{deny_devices, set_read_only};
 
 use crate::files::{
     draft,
@@ -153,7 +153,8 @@ fn overlay(cover: &Cover, lower: &Path, upper: &Path, work: &Path) -> Result<Own
     // Reading inside must not change the upper files: see `identity` for what their time of access tells.
     let mut attributes = MountAttrFlags::MOUNT_ATTR_NOATIME;
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, cover.no_suid);
-    attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, cover.no_dev);
+    // Root's overlays would open the devices themselves; those that the sandbox has are in its `/dev`.
+    attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, cover.no_exec);
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         .map_err(|source| MountError::Create { path: cover.path.clone(), source })
@@ -193,6 +194,7 @@ fn read_only(path: &Path, privilege: Privilege) -> Result<OwnedFd, Errno> {
     let flags = if recursive { CLONE | OpenTreeFlags::AT_RECURSIVE } else { CLONE };
     let tree = open_tree(CWD, path, flags)?;
     set_read_only(&tree, recursive)?;
+    deny_devices(&tree, recursive)?;
     Ok(tree)
 }
 

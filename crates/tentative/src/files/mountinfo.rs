@@ -22,8 +22,6 @@ pub struct Mount {
     pub read_only: bool,
     /// `nosuid`.
     pub no_suid: bool,
-    /// `nodev`.
-    pub no_dev: bool,
     /// `noexec`.
     pub no_exec: bool,
     /// Whether it is mounted on something that is not a directory.
@@ -93,7 +91,6 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         file_system: String::from_utf8_lossy(fields.get(dash + 1)?).into_owned(),
         read_only: flags.contains(&&b"ro"[..]) || super_flags.contains(&&b"ro"[..]),
         no_suid: flags.contains(&&b"nosuid"[..]),
-        no_dev: flags.contains(&&b"nodev"[..]),
         no_exec: flags.contains(&&b"noexec"[..]),
         is_file: false,
     })

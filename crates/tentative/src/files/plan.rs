@@ -95,8 +95,6 @@ pub struct Cover {
     pub kind: CoverKind,
     /// `nosuid` of the covered mount, kept by the cover.
     pub no_suid: bool,
-    /// `nodev`, likewise.
-    pub no_dev: bool,
     /// `noexec`, likewise.
     pub no_exec: bool,
 }
