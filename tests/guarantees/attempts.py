@@ -382,6 +382,12 @@ def write_from_an_orphan(target):
     time.sleep(0.5)
 
 
+@attempt
+def open_terminal(target):
+    with open(target["terminal"], "w") as terminal:
+        terminal.write("x")
+
+
 # The machine, which only root may change.
 
 
@@ -399,6 +405,27 @@ def kernel_setting(target):
 @attempt
 def control_group(target):
     os.mkdir(target["control_group"])
+
+
+@attempt
+def open_device(target):
+    with open(target["device"], "w") as device:
+        device.write(target["line"])
+
+
+@attempt
+def open_device_on_disk(target):
+    with open(target["node"], "w") as device:
+        device.write(target["line"])
+
+
+@attempt
+def make_device(target):
+    """Another name for the same device, where nobody looks for one."""
+    path = target["directory"] + "/device"
+    os.mknod(path, 0o600 | 0o020000, os.makedev(1, 11))
+    with open(path, "w") as device:
+        device.write(target["line"])
 
 
 @attempt

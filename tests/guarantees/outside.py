@@ -6,15 +6,18 @@ import os
 import select
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 HERE = Path(__file__).parent
 IPC_RMID, IPC_CREAT, IPC_EXCL = 0, 0o1000, 0o2000
 GETVAL = 12
+SYSLOG_READ_ALL, SYSLOG_SIZE = 3, 10
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.shmat.restype = ctypes.c_void_p
@@ -59,6 +62,10 @@ class Outside:
         directory.mkdir()
         (directory / "inner").write_text("inner")
         self.targets |= {"file": str(file), "directory": str(directory)}
+        node = self.directory / "node"
+        if os.geteuid() == 0 and not node.exists():
+            os.mknod(node, 0o600 | stat.S_IFCHR, os.makedev(1, 11))
+        self.targets["node"] = str(node)
 
     def restore_files(self):
         """Makes the files as they were, after a run outside changed them."""
@@ -69,7 +76,7 @@ class Outside:
         self.files()
 
     def sockets(self):
-        """Listeners and datagram sockets of every kind that count what arrives."""
+        """Listeners and datagram sockets of every kind that count what arrives, and a terminal."""
 
         def listen(name, family, address):
             listener = self.stack.enter_context(socket.socket(family))
@@ -95,6 +102,12 @@ class Outside:
             receiver.bind(address)
             self.datagrams.append(receiver)
             self.targets[name] = receiver.getsockname()[1] if family == socket.AF_INET else address
+        master, terminal = os.openpty()
+        for end in (master, terminal):
+            self.stack.callback(os.close, end)
+        os.set_blocking(master, False)
+        self.terminal = master
+        self.targets["terminal"] = os.ttyname(terminal)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.targets["free_port"] = probe.getsockname()[1]
@@ -146,10 +159,18 @@ class Outside:
         group = Path(f"/sys/fs/cgroup/unified/tentative-outside-{os.getpid()}")
         self.group = group if group.parent.is_dir() else Path("/sys/fs/cgroup") / group.name
         self.targets |= {
+            "device": "/dev/kmsg",
+            "line": f"tentative-outside-{os.getpid()}-{time.monotonic_ns()}",
             "host_name": "changed-name",
             "swappiness": str(int(self.swappiness) - 1),
             "control_group": str(self.group),
         }
+
+    def logged(self):
+        """Counts our lines in the kernel's log, for whoever may read it."""
+        log = ctypes.create_string_buffer(max(libc.klogctl(SYSLOG_SIZE, None, 0), 1))
+        length = libc.klogctl(SYSLOG_READ_ALL, log, len(log))
+        return log.raw[: max(length, 0)].count(self.targets["line"].encode())
 
     def restore_machine(self):
         """Puts the machine's settings back after a run outside."""
@@ -179,6 +200,8 @@ class Outside:
                 else:
                     one.recv(64)
                 self.received += 1
+        while select.select([self.terminal], [], [], 0)[0]:
+            self.received += len(os.read(self.terminal, 64))
 
     def witness(self):
         """All that an attempt could have changed, as one comparable value."""
@@ -200,6 +223,7 @@ class Outside:
             "host_name": socket.gethostname(),
             "swappiness": Path("/proc/sys/vm/swappiness").read_text(),
             "group": self.group.exists(),
+            "logged": self.logged(),
         }
 
     def queued(self):
@@ -219,7 +243,7 @@ class Outside:
         found = {}
         for path in sorted(self.directory.rglob("*")):
             about = path.lstat()
-            content = path.read_bytes() if path.is_file() else None
+            content = path.read_bytes() if path.is_file() else about.st_rdev
             attributes = os.listxattr(path, follow_symlinks=False)
             found[str(path)] = (about.st_mode, about.st_ino, about.st_mtime_ns, attributes, content)
         return found

@@ -35,8 +35,16 @@ fn condition_in_words(condition: &Condition) -> String {
         Condition::Is { argument, mask, values } => {
             format!("argument {} masked with {mask:#x} is {}", argument + 1, list(values))
         }
-        Condition::IsNot { argument, values } => format!("argument {} is not {}", argument + 1, list(values)),
+        Condition::IsNot { argument, mask: u32::MAX, values } => {
+            format!("argument {} is not {}", argument + 1, list(values))
+        }
+        Condition::IsNot { argument, mask, values } => {
+            format!("argument {} masked with {mask:#x} is not {}", argument + 1, list(values))
+        }
         Condition::IsSet { argument } => format!("argument {} is not 0", argument + 1),
+        Condition::All(conditions) => {
+            conditions.iter().map(condition_in_words).collect::<Vec<_>>().join(" and ")
+        }
     }
 }
 

@@ -12,7 +12,7 @@ const PRIVATE: u64 = 0;
 
 /// shmget(2), semget(2), msgget(2) and mq_open(3).
 pub(crate) fn use_ipc(call: &mut Call<'_>) -> Outcome {
-    *call.used_ipc = true;
+    call.noticed.used_ipc = true;
     let target = match call.pathway.name {
         "mq_open" => {
             let Some(name) = call.read_string(call.word(0)) else { return Outcome::error(Errno::FAULT) };

@@ -12,6 +12,8 @@ mod waiting;
 
 pub(crate) use groups::{getpgid, getppid, getsid, setpgid};
 pub(crate) use ipc::use_ipc;
-pub(crate) use signals::{kill, look_at_process, pidfd_open, reach_process, signal_one};
+pub(crate) use signals::{
+    exists_outside, kill, look_at_process, name_of, pidfd_open, reach_process, set_owner, signal_one,
+};
 pub(crate) use terminal::ioctl;
 pub(crate) use waiting::{wait4, waitid};

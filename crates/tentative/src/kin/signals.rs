@@ -49,6 +49,37 @@ pub(crate) fn reach_process(call: &mut Call<'_>, argument: usize) -> Outcome {
     Outcome::error(Errno::SRCH)
 }
 
+/// fcntl(2) that names who is signalled when something arrives; the kernel says itself that a process outside is not there.
+pub(crate) fn set_owner(call: &mut Call<'_>) -> Outcome {
+    const SET_OWNER: i32 = 8;
+    const BY_GROUP: i32 = 2;
+    let owner = if call.int(1) == SET_OWNER {
+        call.int(2)
+    } else {
+        // `struct f_owner_ex`: what the number is of, and the number.
+        let Some(bytes) = call.read(call.word(2), 8) else { return Outcome::CONTINUE };
+        let word =
+            |at: usize| bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map(i32::from_ne_bytes);
+        let (Some(kind), Some(number)) = (word(0), word(4)) else { return Outcome::CONTINUE };
+        if kind == BY_GROUP { number.saturating_neg() } else { number }
+    };
+    let number = owner.saturating_abs();
+    let outside = match owner < 0 {
+        true => {
+            !has_group(call, number)
+                && Pid::from_raw(number)
+                    .is_some_and(|group| test_kill_process_group(group) != Err(Errno::SRCH))
+        }
+        false => !call.scope.has_process(number) && exists_outside(number),
+    };
+    if outside {
+        let what = if owner < 0 { "process group" } else { "pid" };
+        let name = if owner < 0 { String::new() } else { name_of(number) };
+        call.blocked(format!("{what} {number}{name}, owner of a descriptor"), Errno::SRCH, None);
+    }
+    Outcome::CONTINUE
+}
+
 /// A call that only reads how a process runs: one outside is there and not the caller's to look at.
 ///
 /// getppid(2) shows the origin's parent, so programs ask about it and take "no such process" for a broken system.
@@ -128,12 +159,12 @@ fn has_group(call: &Call<'_>, group: i32) -> bool {
 }
 
 /// Whether the host has a process of this number.
-pub(super) fn exists_outside(target: i32) -> bool {
+pub(crate) fn exists_outside(target: i32) -> bool {
     Pid::from_raw(target).is_some_and(|pid| target > 0 && test_kill_process(pid) != Err(Errno::SRCH))
 }
 
 /// The name of a process outside, in brackets.
-pub(super) fn name_of(target: i32) -> String {
+pub(crate) fn name_of(target: i32) -> String {
     let name = std::fs::read_to_string(format!("/proc/{target}/comm")).unwrap_or_default();
     if name.is_empty() { name } else { format!(" ({})", name.trim()) }
 }

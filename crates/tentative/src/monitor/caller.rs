@@ -128,6 +128,11 @@ impl Caller {
         Some(if path.as_os_str().is_empty() { base } else { base.join(path) })
     }
 
+    /// Its root directory, as far up as the monitor sees it.
+    pub(crate) fn root(&self) -> Option<PathBuf> {
+        fs::read_link(format!("/proc/{}/root", self.tid)).ok()
+    }
+
     /// Opens the directory that holds `path` (from the sandbox's root) and gives the last name.
     pub(crate) fn parent_of(root: BorrowedFd<'_>, path: &Path) -> Option<(OwnedFd, PathBuf)> {
         let bytes = path.as_os_str().as_bytes();

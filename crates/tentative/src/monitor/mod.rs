@@ -10,6 +10,7 @@ mod links;
 mod log;
 mod mounts;
 mod nested;
+mod paths;
 mod refuse;
 mod rename;
 mod scope;
@@ -35,7 +36,9 @@ use tentative_sys::world::{self as sys, Answer, Notification};
 
 use crate::{
     effect::{Class, Decision, Effect},
-    kin, pathways,
+    kin,
+    layer::Layer,
+    pathways,
     pathways::Rule,
     policy::Policy,
     world::{self, Pending, Rules},
@@ -63,7 +66,16 @@ pub struct Monitor {
     pending: VecDeque<Pending>,
     nested: nested::Sessions,
     next_listener: u64,
-    used_ipc: bool,
+    noticed: Noticed,
+}
+
+/// What calls have said about the whole sandbox.
+#[derive(Debug, Default)]
+pub(crate) struct Noticed {
+    /// System V or POSIX objects may be left in it.
+    pub(crate) used_ipc: bool,
+    /// Somebody inside may have another root directory than the sandbox's.
+    pub(crate) roots_moved: bool,
 }
 
 /// What a handler says about a call.
@@ -99,7 +111,7 @@ pub(crate) struct Call<'a> {
     /// Of a transaction inside: the record of the one around it, which has to know what escapes from both.
     pub(crate) outer_log: Option<&'a mut Log>,
     pub(crate) caller: Caller,
-    pub(crate) used_ipc: &'a mut bool,
+    pub(crate) noticed: &'a mut Noticed,
 }
 
 impl Call<'_> {
@@ -142,9 +154,22 @@ impl Call<'_> {
         self.record(Class::Escaped, Decision::Allowed, target.into(), errno, None);
     }
 
-    /// Records an effect of this call.
+    /// Records an effect of this call, in the layer of its pathway.
     pub(crate) fn record(
         &mut self,
+        class: Class,
+        decision: Decision,
+        target: String,
+        errno: Option<Errno>,
+        hint: Option<String>,
+    ) {
+        self.record_in(self.pathway.layer, class, decision, target, errno, hint);
+    }
+
+    /// Records an effect of this call, where what it was aimed at tells the layer.
+    pub(crate) fn record_in(
+        &mut self,
+        layer: Layer,
         class: Class,
         decision: Decision,
         target: String,
@@ -154,7 +179,7 @@ impl Call<'_> {
         let identity = self.caller.identity();
         let effect = Effect {
             id: 0,
-            layer: self.pathway.layer,
+            layer,
             class,
             operation: self.pathway.name.to_owned(),
             target,
@@ -189,7 +214,7 @@ impl Monitor {
             pending: VecDeque::new(),
             nested: nested::Sessions::default(),
             next_listener: 0,
-            used_ipc: false,
+            noticed: Noticed::default(),
         }
     }
 
@@ -263,7 +288,7 @@ impl Monitor {
     /// Whether System V or POSIX objects may be left in the sandbox, which is then not used again.
     #[must_use]
     pub fn used_ipc(&self) -> bool {
-        self.used_ipc
+        self.noticed.used_ipc
     }
 
     /// Takes one waiting call, if there is one; says whether there was.
@@ -286,7 +311,7 @@ impl Monitor {
             Err(Errno::NOENT) => return Ok(true),
             Err(error) => return Err(error),
         };
-        match decide(&mut self.log, &self.rules, &mut self.used_ipc, &mut self.nested, listener, notification)
+        match decide(&mut self.log, &self.rules, &mut self.noticed, &mut self.nested, listener, notification)
         {
             // Whoever is gone needs no answer.
             Outcome::Now(answer) => {
@@ -322,7 +347,7 @@ impl Monitor {
 fn unmet_rule(reason: &str) -> Effect {
     Effect {
         id: 0,
-        layer: crate::layer::Layer::World,
+        layer: Layer::World,
         class: Class::Blocked,
         operation: "rule".to_owned(),
         target: reason.to_owned(),
@@ -341,7 +366,7 @@ fn unmet_rule(reason: &str) -> Effect {
 fn decide(
     log: &mut Log,
     rules: &Rules,
-    used_ipc: &mut bool,
+    noticed: &mut Noticed,
     nested: &mut nested::Sessions,
     listener: &Listener,
     notification: Notification,
@@ -367,7 +392,7 @@ fn decide(
         log,
         outer_log,
         caller,
-        used_ipc,
+        noticed,
     };
     match &pathway.rule {
         Rule::Refuse(errno) => refuse::refuse(&mut call, *errno),
@@ -398,6 +423,7 @@ fn ask(call: &mut Call<'_>) -> Outcome {
         "getsid" => kin::getsid(call),
         "setpgid" => kin::setpgid(call),
         "ioctl" => kin::ioctl(call),
+        "fcntl" => kin::set_owner(call),
         "ptrace" | "setpriority" | "ioprio_set" => kin::reach_process(call, 1),
         "process_vm_readv" | "process_vm_writev" | "prlimit64" | "migrate_pages" | "move_pages"
         | "sched_setparam" | "sched_setscheduler" | "sched_setaffinity" | "sched_setattr" => {
@@ -413,11 +439,23 @@ fn ask(call: &mut Call<'_>) -> Outcome {
         "shmget" | "semget" | "msgget" | "mq_open" => kin::use_ipc(call),
         "rename" | "renameat" | "renameat2" => rename::rename(call),
         "link" | "linkat" => links::link(call),
-        "open" | "openat" | "openat2" | "creat" | "truncate" | "chmod" | "fchmodat" | "fchmodat2"
-        | "chown" | "lchown" | "fchownat" | "setxattr" | "lsetxattr" | "removexattr" | "lremovexattr"
-        | "setxattrat" | "removexattrat" | "utime" | "utimes" | "futimesat" | "utimensat" | "fchmod"
-        | "fchown" | "fsetxattr" | "fremovexattr" | "file_setattr" => links::change(call),
+        "chmod" | "fchmodat" | "fchmodat2" | "chown" | "lchown" | "fchownat" | "setxattr" | "lsetxattr"
+        | "removexattr" | "lremovexattr" | "setxattrat" | "removexattrat" | "utime" | "utimes"
+        | "futimesat" | "utimensat" | "fchmod" | "fchown" | "fsetxattr" | "fremovexattr" | "file_setattr" => {
+            links::change(call)
+        }
+        "mkdir" | "rmdir" => paths::note(call, CURRENT_DIRECTORY, 0),
+        "mkdirat" | "unlinkat" => paths::note(call, call.int(0), 1),
+        "open" | "creat" | "truncate" => change_by_path(call, CURRENT_DIRECTORY, 0),
+        "openat" | "openat2" => change_by_path(call, call.int(0), 1),
+        "chroot" => mounts::change_root(call),
         "mknod" | "mknodat" => refuse::device_node(call),
         _ => mounts::change_mounts(call),
     }
+}
+
+/// A call that may change what a path names: looked at for the record, and for files with several names.
+fn change_by_path(call: &mut Call<'_>, directory: i32, argument: usize) -> Outcome {
+    paths::note(call, directory, argument);
+    links::change(call)
 }

@@ -12,6 +12,7 @@ pub(super) fn change_mounts(call: &mut Call<'_>) -> Outcome {
     let theirs = namespace(call.caller.tid());
     let sandbox = namespace(call.scope.init.as_raw_nonzero().get());
     if theirs.is_some() && theirs != sandbox {
+        call.noticed.roots_moved = true;
         return Outcome::CONTINUE;
     }
     let target = match call.pathway.name {
@@ -27,4 +28,10 @@ pub(super) fn change_mounts(call: &mut Call<'_>) -> Outcome {
     );
     call.blocked(target, Errno::PERM, None);
     Outcome::error(Errno::PERM)
+}
+
+/// chroot(2): from now on an absolute path may begin elsewhere than at the sandbox's root.
+pub(super) fn change_root(call: &mut Call<'_>) -> Outcome {
+    call.noticed.roots_moved = true;
+    Outcome::CONTINUE
 }

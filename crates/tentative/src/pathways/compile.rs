@@ -91,27 +91,29 @@ fn push(ranges: &mut Vec<Range>, first: u32, leaf: Vec<Instruction>) {
 fn leaf(rule: &Rule) -> Vec<Instruction> {
     match rule {
         Rule::Inside => vec![answer(ALLOW)],
-        Rule::Ask(condition) => test(condition),
+        Rule::Ask(condition) => {
+            let mut program = test(condition);
+            program.push(answer(NOTIFY));
+            program
+        }
         Rule::Refuse(_) => vec![answer(NOTIFY)],
     }
 }
 
+/// Goes on behind its end when the condition holds, and lets the call through when it does not.
 fn test(condition: &Condition) -> Vec<Instruction> {
     match condition {
-        Condition::Always => vec![answer(NOTIFY)],
+        Condition::Always => Vec::new(),
         Condition::Is { argument, mask, values } => {
-            let mut program = vec![load(low_half(*argument))];
-            if *mask != u32::MAX {
-                program.push(Instruction { code: AND, jump_true: 0, jump_false: 0, operand: *mask });
-            }
+            let mut program = load_masked(*argument, *mask);
             program.extend(comparisons(values));
-            program.extend([answer(ALLOW), answer(NOTIFY)]);
+            program.push(answer(ALLOW));
             program
         }
-        Condition::IsNot { argument, values } => {
-            let mut program = vec![load(low_half(*argument))];
+        Condition::IsNot { argument, mask, values } => {
+            let mut program = load_masked(*argument, *mask);
             program.extend(comparisons(values));
-            program.extend([answer(NOTIFY), answer(ALLOW)]);
+            program.extend([go_on(1), answer(ALLOW)]);
             program
         }
         Condition::IsSet { argument } => vec![
@@ -120,12 +122,20 @@ fn test(condition: &Condition) -> Vec<Instruction> {
             load(high_half(*argument)),
             jump(JUMP_EQUAL, 0, 0, 1),
             answer(ALLOW),
-            answer(NOTIFY),
         ],
+        Condition::All(conditions) => conditions.iter().flat_map(test).collect(),
     }
 }
 
-/// Compares with each value and jumps, when equal, over the answer that follows the comparisons.
+fn load_masked(argument: u8, mask: u32) -> Vec<Instruction> {
+    let mut program = vec![load(low_half(argument))];
+    if mask != u32::MAX {
+        program.push(Instruction { code: AND, jump_true: 0, jump_false: 0, operand: mask });
+    }
+    program
+}
+
+/// Compares with each value and jumps, when equal, over the one instruction that follows the comparisons.
 fn comparisons(values: &[u32]) -> impl Iterator<Item = Instruction> {
     let count = values.len();
     values.iter().enumerate().map(move |(index, value)| {
@@ -145,7 +155,7 @@ fn tree(ranges: &[Range]) -> Vec<Instruction> {
             Err(_) => {
                 let length = u32::try_from(low.len()).expect("a filter has at most 4096 instructions");
                 program.push(jump(JUMP_AT_LEAST, first_high, 0, 1));
-                program.push(Instruction { code: JUMP, jump_true: 0, jump_false: 0, operand: length });
+                program.push(go_on(length));
             }
         }
         program.extend(low);
@@ -161,6 +171,10 @@ const fn load(operand: u32) -> Instruction {
 
 const fn jump(code: u16, operand: u32, jump_true: u8, jump_false: u8) -> Instruction {
     Instruction { code, jump_true, jump_false, operand }
+}
+
+const fn go_on(over: u32) -> Instruction {
+    Instruction { code: JUMP, jump_true: 0, jump_false: 0, operand: over }
 }
 
 const fn answer(operand: u32) -> Instruction {
@@ -218,23 +232,44 @@ mod tests {
     fn expected(rule: &Rule, arguments: [u64; 6]) -> u32 {
         let crosses = match rule {
             Rule::Inside => false,
-            Rule::Refuse(_) | Rule::Ask(Condition::Always) => true,
-            Rule::Ask(Condition::Is { argument, mask, values }) => {
-                values.contains(&(arguments[usize::from(*argument)] as u32 & mask))
-            }
-            Rule::Ask(Condition::IsNot { argument, values }) => {
-                !values.contains(&(arguments[usize::from(*argument)] as u32))
-            }
-            Rule::Ask(Condition::IsSet { argument }) => arguments[usize::from(*argument)] != 0,
+            Rule::Refuse(_) => true,
+            Rule::Ask(condition) => holds(condition, arguments),
         };
         if crosses { NOTIFY } else { ALLOW }
+    }
+
+    fn holds(condition: &Condition, arguments: [u64; 6]) -> bool {
+        let word = |argument: &u8| arguments[usize::from(*argument)];
+        match condition {
+            Condition::Always => true,
+            Condition::Is { argument, mask, values } => values.contains(&(word(argument) as u32 & mask)),
+            Condition::IsNot { argument, mask, values } => !values.contains(&(word(argument) as u32 & mask)),
+            Condition::IsSet { argument } => word(argument) != 0,
+            Condition::All(conditions) => conditions.iter().all(|condition| holds(condition, arguments)),
+        }
     }
 
     #[test]
     fn the_filter_says_what_the_table_says() {
         let program = compile(LayerSet::EMPTY, Privilege::User);
         assert!(program.len() < 1000, "{}", program.len());
-        let words: Vec<u64> = vec![0, 1, 2, 0x540f, 0x5412, 0x1_0000_5412, 1 << 32, 0x2180, 0x4010, u64::MAX];
+        let words: Vec<u64> = vec![
+            0,
+            1,
+            2,
+            8,
+            0x41,
+            0xc1,
+            0x200,
+            0x8_0241,
+            0x540f,
+            0x5412,
+            0x1_0000_5412,
+            1 << 32,
+            0x2180,
+            0x4010,
+            u64::MAX,
+        ];
         for number in 0..600 {
             for word in &words {
                 let arguments = [*word; 6];

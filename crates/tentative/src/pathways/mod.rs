@@ -31,10 +31,12 @@ pub enum Condition {
         /// Values that cross.
         values: Vec<u32>,
     },
-    /// The low half of the argument is none of these.
+    /// The low half of the argument, masked, is none of these.
     IsNot {
         /// Argument, from 0.
         argument: u8,
+        /// Bits that count.
+        mask: u32,
         /// Values that stay inside.
         values: Vec<u32>,
     },
@@ -43,6 +45,8 @@ pub enum Condition {
         /// Argument, from 0.
         argument: u8,
     },
+    /// All of these.
+    All(Vec<Condition>),
 }
 
 /// What the filter does with a call.
@@ -163,20 +167,28 @@ fn parse_rule(text: &str) -> Option<Rule> {
     if let Some(name) = text.strip_prefix("refuse ") {
         return Some(Rule::Refuse(errno_by_name(name)?));
     }
-    let (argument, values) = text.strip_prefix("ask ")?.split_once('=')?;
-    let values: Vec<u32> = values.split('|').map(parse_number).collect::<Option<_>>()?;
-    if let Some(argument) = argument.strip_suffix('!') {
-        let argument = argument.parse().ok()?;
-        return Some(Rule::Ask(match values[..] {
-            [0] => Condition::IsSet { argument },
-            _ => Condition::IsNot { argument, values },
-        }));
+    let terms: Vec<&str> = text.strip_prefix("ask ")?.split(" and ").collect();
+    if let [one] = terms[..] {
+        return parse_condition(one).map(Rule::Ask);
     }
+    terms.into_iter().map(parse_condition).collect::<Option<_>>().map(|all| Rule::Ask(Condition::All(all)))
+}
+
+fn parse_condition(text: &str) -> Option<Condition> {
+    let (argument, values) = text.split_once('=')?;
+    let values: Vec<u32> = values.split('|').map(parse_number).collect::<Option<_>>()?;
+    let (argument, is_not) =
+        argument.strip_suffix('!').map_or((argument, false), |argument| (argument, true));
     let (argument, mask) = match argument.split_once('&') {
         Some((argument, mask)) => (argument, parse_number(mask)?),
         None => (argument, u32::MAX),
     };
-    Some(Rule::Ask(Condition::Is { argument: argument.parse().ok()?, mask, values }))
+    let argument = argument.parse().ok()?;
+    Some(match (is_not, &values[..], mask) {
+        (true, [0], u32::MAX) => Condition::IsSet { argument },
+        (true, ..) => Condition::IsNot { argument, mask, values },
+        (false, ..) => Condition::Is { argument, mask, values },
+    })
 }
 
 fn parse_number(text: &str) -> Option<u32> {

@@ -4,15 +4,17 @@
 
 use std::{
     fs::{self, File},
+    ops::RangeInclusive,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::Path,
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, chmodat, makedev, mknodat},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, chmodat, makedev, mknodat, openat},
     io::Errno,
     mount::MountAttrFlags,
 };
+use tentative_sys::files::mount::set_read_only;
 
 use super::{
     init::{Building, Failure},
@@ -23,6 +25,15 @@ use crate::{files::plan::Privilege, layer::Layer};
 /// Nodes that hold no state anybody could change, with their numbers (the kernel's admin-guide/devices.txt).
 const HARMLESS: &[(&str, u32, u32)] =
     &[("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// Terminals: what they show is no change of a device.
+const TERMINALS: &[(u32, RangeInclusive<u32>)] = &[(5, 0..=2), (136, 0..=u32::MAX)];
+
+/// Whether opening a device changes nothing outside.
+pub(crate) fn is_harmless(major: u32, minor: u32) -> bool {
+    HARMLESS.iter().any(|(_, of, number)| (*of, *number) == (major, minor))
+        || TERMINALS.iter().any(|(of, numbers)| *of == major && numbers.contains(&minor))
+}
 
 const LINKS: &[(&str, &str)] = &[
     ("fd", "/proc/self/fd"),
@@ -65,7 +76,14 @@ pub(super) fn devices(building: &Building<'_>) -> Result<(), Failure> {
         }
         show_node(device, &inside)?;
     }
-    Ok(())
+    seal(&dev)
+}
+
+/// Lets nothing be made or changed in `/dev` itself: what is written to a device that is not there must not become a file.
+fn seal(dev: &Path) -> Result<(), Failure> {
+    let failed = |errno: Errno| Failure::new(errno, format!("{}: {errno}", dev.display()));
+    let mount = openat(CWD, dev, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    set_read_only(&mount, false).map_err(failed)
 }
 
 /// Lays a whole `/proc` into a directory below `/dev`, where nobody can reach it: the kernel lets a user namespace made inside mount a

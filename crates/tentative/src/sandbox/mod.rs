@@ -14,6 +14,7 @@ mod report;
 mod spawn;
 mod users;
 
+pub(crate) use devices::is_harmless;
 use std::{
     fs,
     os::fd::{AsFd, BorrowedFd, OwnedFd},

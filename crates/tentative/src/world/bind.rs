@@ -7,10 +7,7 @@ use rustix::{
     net::{getsockname, sockopt::set_socket_reuseaddr},
 };
 
-use super::{
-    address::{Address, canonical},
-    socket::ProgramSocket,
-};
+use super::{address::Address, socket::ProgramSocket};
 use crate::{
     effect::{Class, Decision},
     monitor::{Call, Outcome},
@@ -33,7 +30,7 @@ pub(crate) fn bind(call: &mut Call<'_>) -> Outcome {
         call.blocked(target, Errno::ACCESS, Some(format!("--allow listen:{}", at.port())));
         return Outcome::error(Errno::ACCESS);
     }
-    if at.port() != 0 && !canonical(at).ip().is_loopback() || at.port() != 0 && at.ip().is_unspecified() {
+    if at.port() != 0 {
         // It succeeds, and nobody outside can reach it.
         let hint = Some(format!("--allow listen:{}", at.port()));
         call.record(Class::Contained, Decision::Allowed, target, None, hint);

@@ -6,7 +6,6 @@ use std::{
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::Command,
-    time::SystemTime,
 };
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
@@ -66,16 +65,6 @@ fn an_untouched_sandbox_is_used_again() {
 type Leaving = (&'static str, fn(), fn() -> bool);
 
 const LEAVINGS: &[Leaving] = &[
-    (
-        "a device's directory",
-        || fs::create_dir("/dev/left").expect("mkdir"),
-        || Path::new("/dev/left").exists(),
-    ),
-    (
-        "a time",
-        || fs::File::open("/dev").and_then(|dev| dev.set_modified(SystemTime::UNIX_EPOCH)).expect("utimes"),
-        || fs::metadata("/dev").expect("stat").mtime() == 0,
-    ),
     (
         "shared memory",
         || fs::write("/dev/shm/left-by-a-test", "").expect("write"),
