@@ -336,14 +336,25 @@ impl Session {
             if others.is_empty() || left.is_zero() {
                 return Ok(others);
             }
-            let look_again = Timespec { tv_sec: 0, tv_nsec: i64::from(left.min(LOOK_AGAIN).subsec_nanos()) };
-            let served = match poll(&mut self.monitor.poll_fds(), Some(&look_again)) {
-                Ok(_) | Err(Errno::INTR) => self.monitor.dispatch(),
-                Err(error) => Err(error),
-            };
-            served.map_err(|error| {
+            self.serve_for(left.min(LOOK_AGAIN)).map_err(|error| {
                 Refused::Words(vec![format!("the calls of other processes cannot be answered: {error}")])
             })?;
+        }
+    }
+
+    /// Answers calls for a while. Looking at the processes takes longer than an answer, so it is not done after each.
+    fn serve_for(&mut self, time: Duration) -> Result<(), Errno> {
+        let end = Instant::now() + time;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            let left = Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
+            match poll(&mut self.monitor.poll_fds(), Some(&left)) {
+                Ok(_) | Err(Errno::INTR) => self.monitor.dispatch()?,
+                Err(error) => return Err(error),
+            }
         }
     }
 
