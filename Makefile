@@ -43,7 +43,7 @@ format: ## reformat Rust and Python
 	@$(TOOLS)/bin/ruff format -q .
 
 docs: ## the Rust documentation in target/doc
-	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	@RUSTDOCFLAGS="-D warnings" cargo doc -q --workspace --no-deps --document-private-items
 
 bench: ## ratios against fork, bubblewrap and a bare overlay mount
 	@$(PYTHON) tools/bench.py

@@ -66,9 +66,15 @@ pub struct Run {
     /// What happens when the program has ended.
     #[command(flatten)]
     pub mode: ModeOptions,
-    /// Let crossings of a kind through: net, net:HOST[:PORT], net:CIDR, listen:PORT, unix:PATH, unix:@NAME,
-    /// device:PATH, signal:PID
-    #[arg(long, value_name = "KIND[:TARGET]", value_parser = values::rule_kind, help_heading = "Policy")]
+    /// Crossings to let through.
+    #[arg(
+        long,
+        value_name = "KIND[:TARGET]",
+        value_parser = values::rule_kind,
+        help_heading = "Policy",
+        help = "Let crossings of a kind through: net, net:HOST[:PORT], net:CIDR, listen:PORT, unix:PATH, unix:@NAME, \
+                device:PATH, signal:PID"
+    )]
     pub allow: Vec<Kind>,
     /// Refuse crossings of a kind, also where an earlier rule allows them (the last rule that matches decides)
     #[arg(long, value_name = "KIND[:TARGET]", value_parser = values::rule_kind, help_heading = "Policy")]
