@@ -1,6 +1,7 @@
 //! Sandboxes that are used again: only when nothing of what ran in them is left, and what the outside did meanwhile is seen.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::{TcpListener, TcpStream},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
@@ -44,14 +45,13 @@ fn sandbox() -> String {
 }
 
 fn an_untouched_sandbox_is_used_again() {
-    let mut seen: Vec<String> = (0..20).map(|_| said(sandbox)).collect();
-    seen.sort();
-    seen.dedup();
-    // Inside of root's there are capabilities.
-    match Privilege::detect() {
-        Privilege::User => assert!(seen.len() < 20, "none was used again"),
-        Privilege::Root => assert_eq!(seen.len(), 20),
-    }
+    // Inside of root's there are capabilities. On a busy machine others are built before one is looked through.
+    let (expected, most) = match Privilege::detect() {
+        Privilege::User => (true, 300),
+        Privilege::Root => (false, 20),
+    };
+    let mut seen = BTreeSet::new();
+    assert_eq!((0..most).any(|_| !seen.insert(said(sandbox))), expected);
     let touched = said(|| {
         fs::write(work().join("made"), "").expect("write inside");
         sandbox()
