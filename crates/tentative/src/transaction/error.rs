@@ -44,7 +44,7 @@ pub enum BeginError {
         errno: rustix::io::Errno,
     },
     /// A descriptor could not be opened again inside.
-    #[error("descriptor {number} cannot be opened again in the sandbox: {errno}")]
+    #[error("descriptor {number} cannot be opened again in the sandbox: {}", reopening(*errno))]
     Reopen {
         /// Its number.
         number: i32,
@@ -326,4 +326,13 @@ impl From<transplant::Refused> for CommitRefused {
         };
         CommitRefused { reasons }
     }
+}
+/// Why a descriptor cannot be opened again.
+fn reopening(errno: rustix::io::Errno) -> String {
+    if errno == rustix::io::Errno::STALE {
+        // An ordinary user's cover of a directory in which something is mounted shows copies of its files.
+        return "its path names another file there: it was replaced, or something is mounted beside it"
+            .to_owned();
+    }
+    errno.to_string()
 }
