@@ -315,12 +315,16 @@ impl<'a> Walk<'a> {
             None => ((old.uid(), old.gid()) != (new.uid(), new.gid()), old.mode() != new.mode()),
         };
         let extended_differ = !self.ancestors.contains_key(below) && self.extended_differ(below)?;
-        if owner_differs || mode_differs || extended_differ {
+        let time = |metadata: &fs::Metadata| (metadata.mtime(), metadata.mtime_nsec());
+        // Somebody has set it; otherwise entries have come and gone.
+        let time_was_set = time(new) < (self.begun.seconds, self.begun.nanoseconds)
+            && time(old) != time(new)
+            && !self.begun.is_before_change_of(old)
+            && !self.ancestors.contains_key(below);
+        if owner_differs || mode_differs || extended_differ || time_was_set {
             self.change(ChangeKind::Metadata, below, Some(old), Some(new));
             self.operation(Deed::Update { content: false }, below, Some(lower));
-        } else if self.operations.len() > mark
-            && (old.mtime(), old.mtime_nsec()) != (new.mtime(), new.mtime_nsec())
-        {
+        } else if self.operations.len() > mark && time(old) != time(new) {
             self.operation(Deed::Times, below, Some(lower));
         }
         Ok(())

@@ -46,19 +46,18 @@ pub(super) fn rename(call: &mut Call<'_>) -> Outcome {
         _ => (at(0), 1, at(2), 3, call.int(4) as u32),
     };
     let Some(from) = place(call, from_directory, from) else { return Outcome::CONTINUE };
-    let is_directory = match statat(&from.directory, &from.name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(status) => FileType::from_raw_mode(status.st_mode) == FileType::Directory,
-        Err(_) => return Outcome::CONTINUE,
-    };
+    let Some(mut is_directory) = is_directory(&from) else { return Outcome::CONTINUE };
+    let flags = RenameFlags::from_bits_retain(flags);
+    let exchanges = flags.contains(RenameFlags::EXCHANGE);
     // Only directories have the difficulty, and names of files that have others.
-    if !is_directory && call.scope.links.is_none() {
+    if !is_directory && !exchanges && call.scope.links.is_none() {
         return Outcome::CONTINUE;
     }
     let Some(to) = place(call, to_directory, to) else { return Outcome::CONTINUE };
     if !call.still_waits() {
         return Outcome::CONTINUE;
     }
-    let flags = RenameFlags::from_bits_retain(flags);
+    is_directory |= exchanges && self::is_directory(&to) == Some(true);
     if !is_directory {
         return links::rename(call, &from, &to, flags).unwrap_or(Outcome::CONTINUE);
     }
@@ -68,11 +67,14 @@ pub(super) fn rename(call: &mut Call<'_>) -> Outcome {
         renameat_with(&from.directory, &from.name, &to.directory, &to.name, flags)
     });
     match renamed {
-        Err(Errno::XDEV) if !flags.contains(RenameFlags::EXCHANGE) && same_mount(&from, &to) => {
-            start(call, &from, &to, flags, identity)
-        }
+        Err(Errno::XDEV) if same_mount(&from, &to) => start(call, &from, &to, flags, identity),
         other => other.map_or_else(Outcome::error, |()| Outcome::value(0)),
     }
+}
+
+fn is_directory(place: &Place) -> Option<bool> {
+    let status = statat(&place.directory, &place.name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    Some(FileType::from_raw_mode(status.st_mode) == FileType::Directory)
 }
 
 fn place(call: &Call<'_>, directory: i32, argument: usize) -> Option<Place> {
@@ -101,8 +103,11 @@ fn start(call: &Call<'_>, from: &Place, to: &Place, flags: RenameFlags, identity
         Ok(Cloned::Child) => {
             // A copy of the monitor that only moves files and never returns to its frames.
             let _dies_with_monitor = set_parent_process_death_signal(Some(Signal::KILL));
-            let moved =
-                as_file_identity(identity, || move_directory(call.scope.links.as_ref(), from, to, flags));
+            let links = call.scope.links.as_ref();
+            let moved = as_file_identity(identity, || match flags.contains(RenameFlags::EXCHANGE) {
+                true => exchange(links, from, to),
+                false => move_directory(links, from, to, flags),
+            });
             let errno = moved.map_or_else(Errno::raw_os_error, |()| 0);
             // A monitor that is gone needs no answer.
             let _monitor_gone = std::fs::File::from(writer).write_all(&errno.to_ne_bytes());
@@ -132,6 +137,28 @@ fn move_directory(links: Option<&Links>, from: &Place, to: &Place, flags: Rename
     }
     renameat_with(&made.directory, &made.name, &to.directory, &to.name, flags)?;
     remove(from)
+}
+
+/// Exchanges two objects by way of a third name.
+fn exchange(links: Option<&Links>, from: &Place, to: &Place) -> Result<(), Errno> {
+    let aside = Place {
+        directory: rustix::io::fcntl_dupfd_cloexec(&to.directory, 3)?,
+        name: PathBuf::from(format!(".tentative-exchange-{}", std::process::id())),
+    };
+    move_one(links, from, &aside)?;
+    if let Err(errno) = move_one(links, to, from) {
+        let _best_that_can_be_done = move_one(links, &aside, from);
+        return Err(errno);
+    }
+    move_one(links, &aside, to)
+}
+
+fn move_one(links: Option<&Links>, from: &Place, to: &Place) -> Result<(), Errno> {
+    let held = links.and_then(|links| links::rename_held(links, from, to, RenameFlags::empty(), rename_one));
+    match held.unwrap_or_else(|| rename_one(from, to)) {
+        Err(Errno::XDEV) => move_directory(links, from, to, RenameFlags::empty()),
+        other => other,
+    }
 }
 
 /// The kernel's conditions on the target, which it did not come to.
