@@ -101,6 +101,7 @@ def test_what_is_done_to_hard_links_is_committed(tentative):
         [("rename", b, b2, 0)],
         [("exchange", a, b, 0), ("append", a, a, 1), ("append", b, b, 2)],
         [("rename directory", a, a, 0), ("append", 8, a, 3)],
+        [("rename directory", a, a, 0), ("rename directory back", a, a, 0), ("append", a3, a, 3)],
         [("touch", a, a, 0), ("times", b, b, 5), ("attribute", a2, a, 2)],
     ]:
         assert not check(tentative, program), program

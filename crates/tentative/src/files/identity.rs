@@ -96,7 +96,7 @@ impl Lost {
     pub(super) fn take(
         &mut self,
         origin: &Origin,
-        path: &Path,
+        (path, in_tree): (&Path, bool),
         upper: &Path,
         new: &fs::Metadata,
         begun: &Moment,
@@ -106,8 +106,12 @@ impl Lost {
             Origin::Unnamed => self.by_look(upper, new, |old| old.nlink() == 1),
             Origin::None => self.by_look(upper, new, |old| old.nlink() > 1 && same_access(begun, old, new)),
         };
-        let free =
-            found.iter().copied().find(|at| self.objects[*at].0 != path && !self.taken.contains_key(at));
+        // In a tree that took another one's place, a name can be that of the same file as before.
+        let fits = |at: &usize| {
+            let (old_path, _, old) = &self.objects[*at];
+            !self.taken.contains_key(at) && (old_path != path || (in_tree && old.nlink() > 1))
+        };
+        let free = found.iter().copied().find(fits);
         if let Some(found) = free {
             self.taken.insert(found, path.to_owned());
             return Ok(Some(Found::Renamed(self.objects[found].0.clone())));

@@ -645,7 +645,7 @@ impl<'a> Walk<'a> {
         for orphan in orphans {
             let Some(metadata) = look(&orphan.upper)? else { continue };
             let found = hidden
-                .take(&orphan.origin, &orphan.path, &orphan.upper, &metadata, &self.begun)
+                .take(&orphan.origin, (&orphan.path, orphan.in_tree), &orphan.upper, &metadata, &self.begun)
                 .map_err(read(&orphan.upper))?;
             match found {
                 Some(Found::Renamed(from)) => renames.push((orphan, from)),
@@ -666,7 +666,7 @@ impl<'a> Walk<'a> {
             renames.iter().map(|(orphan, from)| (orphan.path.clone(), from.clone())).collect();
         self.changes.retain(|change| change.kind != ChangeKind::Deleted || !gone.contains(&change.path));
         for change in self.changes.iter_mut().filter(|change| change.kind != ChangeKind::Deleted) {
-            if let Some(from) = new.get(&change.path) {
+            if let Some(from) = new.get(&change.path).filter(|from| **from != change.path) {
                 change.kind = ChangeKind::Renamed;
                 change.from = Some(from.clone());
             }

@@ -70,6 +70,7 @@ fn directories() {
     commit_is_like_running("rm -r d; mkdir d; echo again > d/1");
     commit_is_like_running("rm -r d/e; mkdir -p d/e/f; echo deeper > d/e/f/g; echo y > d/e/h");
     commit_is_like_running("chmod 711 d; chmod 755 x; echo in > x/y; rm d/1");
+    commit_is_like_running("touch -d @1000000000 d; touch -d @1000000001 x; echo in > x/y");
     commit_is_like_running("mkdir n; mv d/1 n/; mv d/e/f/g n/g2; rm -r d");
     // What the monitor does for a directory that is renamed.
     commit_is_like_running("mkdir r r/e r/e/f; mv d/e/f/g r/e/f/g; mv d/1 d/2 d/2link r/; rm -r d");
