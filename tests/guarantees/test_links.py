@@ -20,6 +20,7 @@ THOROUGH = bool(os.environ.get("TENTATIVE_THOROUGH"))
 SETTINGS = hypothesis.settings(
     max_examples=1000 if THOROUGH else 60,
     deadline=None,
+    derandomize=not THOROUGH,
     database=None,
     suppress_health_check=list(hypothesis.HealthCheck),
 )
