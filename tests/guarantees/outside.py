@@ -160,7 +160,8 @@ class Outside:
         self.group = group if group.parent.is_dir() else Path("/sys/fs/cgroup") / group.name
         self.targets |= {
             "device": "/dev/kmsg",
-            "line": f"tentative-outside-{os.getpid()}-{time.monotonic_ns()}",
+            # Without its end the kernel shows a line only when the next one comes.
+            "line": f"tentative-outside-{os.getpid()}-{time.monotonic_ns()}\n",
             "host_name": "changed-name",
             "swappiness": str(int(self.swappiness) - 1),
             "control_group": str(self.group),
