@@ -28,7 +28,7 @@ use crate::{
 /// What init remembers of a sandbox that nobody has used.
 #[derive(Debug)]
 pub(super) struct Unused {
-    /// The directories that are the sandbox's own: `/dev` and what hides the transactions' places.
+    /// The directories that are the sandbox's own and can be written: `/dev/pts` and what hides the transactions' places.
     own: Vec<Sealed>,
 }
 
@@ -68,7 +68,7 @@ fn overlays<'a>(building: &'a Building<'_>) -> impl Iterator<Item = &'a Path> {
 fn own(building: &Building<'_>) -> io::Result<Vec<Sealed>> {
     let hidden = building.blueprint.plan.into_iter().flat_map(|plan| &plan.covers);
     let hidden = hidden.filter(|cover| cover.kind == CoverKind::Hidden).map(|cover| cover.path.clone());
-    let all = ["/dev", "/dev/pts"].map(PathBuf::from).into_iter().chain(hidden);
+    let all = [PathBuf::from("/dev/pts")].into_iter().chain(hidden);
     // One that is not there has nothing that it could be mounted on.
     all.filter(|path| path.exists()).map(|path| seal::directory(&path)).collect()
 }
