@@ -64,11 +64,20 @@ pub(crate) struct Name<'a> {
 }
 
 impl Links {
-    /// Begins to keep them; none for root, whose overlays have the kernel's index.
+    /// Says in the transaction that they will be kept. For root, whose overlays have the kernel's index, they are not.
+    pub(crate) fn announce(plan: &Plan) -> io::Result<()> {
+        match plan.covers.iter().find_map(work) {
+            Some(first) if plan.privilege == Privilege::User => fs::create_dir_all(directory(first)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Begins to keep them; none for root.
     pub(crate) fn of(plan: &Plan) -> io::Result<Option<Links>> {
         if plan.privilege == Privilege::Root {
             return Ok(None);
         }
+        Links::announce(plan)?;
         let place = |path: &Path, kind: &CoverKind| {
             let overlay = match kind {
                 CoverKind::Overlay { lower, upper, work, .. } => {
@@ -83,9 +92,6 @@ impl Links {
             plan.covers.iter().map(|cover| place(&cover.path, &cover.kind)).collect();
         // The innermost first.
         places.sort_by_key(|place| std::cmp::Reverse(place.path.as_os_str().len()));
-        if let Some(first) = plan.covers.iter().find_map(work) {
-            fs::create_dir_all(directory(first))?;
-        }
         Ok(Some(Links { places }))
     }
 

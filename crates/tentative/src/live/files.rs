@@ -18,6 +18,7 @@ use crate::{
         apply::Published,
         changes::changes,
         conflict::{Conflict, ConflictKind, conflicts},
+        links::Links,
         moment::Moment,
         name,
         plan::{Plan, PlanError, Privilege},
@@ -123,9 +124,10 @@ impl Files {
         })
     }
 
-    /// The sandbox is up: notes how the covers are.
+    /// The sandbox is up: notes how the covers are. This process's monitor is going to keep links.
     pub(super) fn seal(&mut self) {
-        self.seal = self.sealed();
+        let announced = self.plan.as_ref().is_some_and(|plan| Links::announce(plan).is_ok());
+        self.seal = announced.then(|| self.sealed()).flatten();
     }
 
     /// Whether all is as it was then, and it is young enough to be used for another transaction.

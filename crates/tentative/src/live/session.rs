@@ -50,9 +50,9 @@ pub(super) fn run(take: &Take, door: OwnedFd) {
     // An ordinary user's covers depend on it; a directory that is gone is found out by the branch.
     let _gone_directory = std::env::set_current_dir(&take.directory);
     let built = match find_outer(take) {
-        Ok(outer) => {
-            build(take).map(|(sandbox, files)| (sandbox, files, outer)).map_err(|error| failed(&error))
-        }
+        Ok(outer) => build(take, outer.is_none())
+            .map(|(sandbox, files)| (sandbox, files, outer))
+            .map_err(|error| failed(&error)),
         Err(refused) => Err(refused),
     };
     crash::point("session.built");
@@ -80,7 +80,7 @@ pub(super) fn run(take: &Take, door: OwnedFd) {
     }
 }
 
-fn build(take: &Take) -> Result<(Sandbox, Files), BuildError> {
+fn build(take: &Take, alone: bool) -> Result<(Sandbox, Files), BuildError> {
     let privilege = Privilege::detect();
     let mut files = Files::make(!take.without.contains(Layer::Files), privilege)?;
     let blueprint = Blueprint {
@@ -92,7 +92,7 @@ fn build(take: &Take) -> Result<(Sandbox, Files), BuildError> {
     };
     match Sandbox::build(&blueprint) {
         Ok(sandbox) => {
-            if privilege == Privilege::User {
+            if privilege == Privilege::User && alone {
                 files.seal();
             }
             Ok((sandbox, files))
