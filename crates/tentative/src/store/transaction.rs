@@ -260,7 +260,13 @@ impl Transaction {
             self.forget_phase()?;
         }
         self.remove_beside()?;
-        for place in places(&self.dir) {
+        let plan = read_document::<Plan>(&self.dir.join(PLAN)).ok();
+        for cover in plan.iter().flat_map(|plan| &plan.covers) {
+            if let CoverKind::Overlay { upper, work, .. } = &cover.kind {
+                crate::files::places::remove_unwritten(upper, work);
+            }
+        }
+        for place in plan.into_iter().flat_map(|plan| plan.places) {
             crate::files::places::remove(&place)?;
             crash::point("discard-place");
         }
