@@ -135,6 +135,7 @@ impl Drop for Environment {
                 }
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
+            crate::places::remove_of(directory.path());
             return;
         }
         let kept = directory.keep();

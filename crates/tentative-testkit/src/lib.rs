@@ -11,6 +11,7 @@ pub mod environment;
 pub mod feature;
 pub mod leaks;
 pub mod opened;
+mod places;
 pub mod schema;
 pub mod skip;
 pub mod terminal;
