@@ -31,6 +31,9 @@ struct Waiting {
 
 /// Sessions that are kept ready.
 const READY: usize = 2;
+/// How many are kept when those that served a transaction offer themselves again: on a busy machine others have been built
+/// meanwhile.
+const MOST: usize = 2 * READY;
 /// While one is ready, the next is built only when the transaction that took the last one has probably ended: on a
 /// small machine they would compete for processors.
 const BUILD_DELAY: Duration = Duration::from_millis(10);
@@ -96,12 +99,12 @@ impl Keeper {
     fn take_back(&mut self, serving: Waiting) {
         let offers = protocol::receive::<()>(&serving.door).is_ok();
         if offers
-            && self.waiting.len() < READY
+            && self.waiting.len() < MOST
             && self.waiting.iter().all(|waiting| waiting.take == serving.take)
         {
             self.waiting.push_back(serving);
         }
-        if self.waiting.len() == READY {
+        if self.waiting.len() >= READY {
             self.planned = None;
         }
     }
@@ -122,7 +125,7 @@ impl Keeper {
             other => other?,
         }
         self.serving.push(Waiting { take: take.clone(), door });
-        if take.nested {
+        if take.nested || self.waiting.len() >= READY {
             return Ok(());
         }
         let delay = if self.waiting.is_empty() { Duration::ZERO } else { BUILD_DELAY };
