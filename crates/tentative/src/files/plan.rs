@@ -169,7 +169,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Says whether nothing was written through any cover yet, so that the sandbox can be used again.
+    /// Says whether nothing was written through any cover yet. Whether a sandbox can be used again takes more: see `seal`.
     ///
     /// # Errors
     /// When an upper directory cannot be read.
