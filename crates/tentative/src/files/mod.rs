@@ -18,7 +18,7 @@ pub mod mountinfo;
 pub mod name;
 pub mod places;
 pub mod plan;
-mod removal;
+pub(crate) mod removal;
 mod scan;
 pub(crate) mod seal;
 pub mod stage;

@@ -10,7 +10,7 @@ use std::{
     io::{self, Write as _},
     os::{
         fd::OwnedFd,
-        unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
 };
@@ -109,23 +109,6 @@ fn try_make(place: &Path, directory: &Path) -> io::Result<OwnedFd> {
     file.write_all(&text)?;
     builder.create(place)?;
     Ok(file.into())
-}
-
-/// Removes what an overlay has when nothing was written, by the names that its directories have: that is faster than
-/// looking for them. Whatever is left is somebody else's to remove.
-pub(crate) fn remove_unwritten(upper: &Path, work: &Path) {
-    let kernels = work.join("work");
-    let (incompat, volatile) = (kernels.join("incompat"), kernels.join("incompat/volatile"));
-    // The kernel makes them with no permission at all.
-    if !rustix::process::geteuid().is_root() {
-        for directory in [&kernels, &incompat, &volatile] {
-            let _left = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
-        }
-    }
-    let _left = fs::remove_file(volatile.join("dirty"));
-    for directory in [&volatile, &incompat, &kernels, &work.join("index"), work, upper] {
-        let _left = fs::remove_dir(directory);
-    }
 }
 
 /// Removes a place with its owner file, and the shared directory if that is empty then.

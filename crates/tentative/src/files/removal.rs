@@ -3,9 +3,12 @@
 
 use std::{
     ffi::CStr,
-    io,
+    fs, io,
     mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::PermissionsExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -32,6 +35,23 @@ pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
     Removal::default()
         .tree(path)
         .map_err(|failed| StoreError::Remove { path: failed.path, source: io::Error::from(failed.errno) })
+}
+
+/// Removes what an overlay has when nothing was written, by the names that its directories have: that is faster than
+/// looking for them. Whatever is left is somebody else's to remove.
+pub(crate) fn remove_unwritten(upper: &Path, work: &Path) {
+    let kernels = work.join("work");
+    let (incompat, volatile) = (kernels.join("incompat"), kernels.join("incompat/volatile"));
+    // The kernel makes them with no permission at all.
+    if !rustix::process::geteuid().is_root() {
+        for directory in [&kernels, &incompat, &volatile] {
+            let _left = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
+        }
+    }
+    let _left = fs::remove_file(volatile.join("dirty"));
+    for directory in [&volatile, &incompat, &kernels, &work.join("index"), work, upper] {
+        let _left = fs::remove_dir(directory);
+    }
 }
 
 /// The removal of one tree.

@@ -23,7 +23,7 @@ use crate::{
     files::{
         name,
         plan::{CoverKind, Plan},
-        tree,
+        removal, tree,
     },
     layer::Layer,
     record::{Record, State},
@@ -263,7 +263,7 @@ impl Transaction {
         let plan = read_document::<Plan>(&self.dir.join(PLAN)).ok();
         for cover in plan.iter().flat_map(|plan| &plan.covers) {
             if let CoverKind::Overlay { upper, work, .. } = &cover.kind {
-                crate::files::places::remove_unwritten(upper, work);
+                removal::remove_unwritten(upper, work);
             }
         }
         for place in plan.into_iter().flat_map(|plan| plan.places) {
