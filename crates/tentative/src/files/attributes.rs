@@ -61,6 +61,17 @@ fn list(
     Ok(found)
 }
 
+/// The names of the overlay's own attributes of an object, without what they have in common; sorted.
+///
+/// # Errors
+/// What listing them fails with.
+pub(crate) fn overlay_notes(path: &Path) -> io::Result<Vec<Vec<u8>>> {
+    let names = names(path)?.into_iter();
+    let mut notes: Vec<_> = names.filter_map(|name| name.strip_prefix(OVERLAY).map(<[u8]>::to_vec)).collect();
+    notes.sort();
+    Ok(notes)
+}
+
 /// The overlay's own attribute `user.overlay.NAME` of an object in the store.
 ///
 /// # Errors

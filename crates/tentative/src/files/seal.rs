@@ -10,9 +10,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::llistxattr;
+use crate::files::{
+    attributes,
+    plan::{CoverKind, Plan},
+};
 
-use crate::files::plan::{CoverKind, Plan};
+/// What the kernel notes on a directory when somebody looks it up: that it is merged with one below, and that it holds such
+/// a one.
+const LOOKED_UP: [&[u8]; 2] = [b"impure", b"origin"];
 
 /// What a directory holds and how it is.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,8 +35,10 @@ struct Looks {
     owner: (u32, u32),
     /// Length and time of change; none of a device, whose times its use changes.
     content: Option<(u64, i64, i64)>,
-    /// The list of names as the kernel gives it.
-    extended: Vec<u8>,
+    /// Extended attributes with their values.
+    extended: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The overlay's notes, less those of a mere look.
+    notes: Vec<Vec<u8>>,
 }
 
 impl Plan {
@@ -71,17 +78,41 @@ pub(crate) fn directory(path: &Path) -> io::Result<Sealed> {
 fn looks(path: &Path) -> io::Result<Looks> {
     let metadata = fs::symlink_metadata(path)?;
     let is_device = metadata.rdev() != 0;
-    let mut names = vec![0; 4096];
-    let length = match llistxattr(path, names.as_mut_slice()) {
-        Err(rustix::io::Errno::OPNOTSUPP) => 0,
-        other => other?,
-    };
-    names.truncate(length);
+    let mut notes = attributes::overlay_notes(path)?;
+    notes.retain(|note| !LOOKED_UP.contains(&note.as_slice()));
     Ok(Looks {
         inode: (metadata.dev(), metadata.ino()),
         mode: metadata.mode(),
         owner: (metadata.uid(), metadata.gid()),
         content: (!is_device).then(|| (metadata.len(), metadata.mtime(), metadata.mtime_nsec())),
-        extended: names,
+        extended: attributes::extended(path)?,
+        notes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{XattrFlags, lsetxattr};
+
+    use super::*;
+
+    fn set(path: &Path, name: &str, value: &str) {
+        lsetxattr(path, name, value.as_bytes(), XattrFlags::empty()).unwrap();
+    }
+
+    #[test]
+    fn a_value_is_a_change_and_a_look_is_none() {
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir(place.path().join("below")).unwrap();
+        set(place.path(), "user.test", "one");
+        let before = directory(place.path()).unwrap();
+        set(place.path(), "user.overlay.impure", "y");
+        set(&place.path().join("below"), "user.overlay.origin", "");
+        assert_eq!(directory(place.path()).unwrap(), before);
+        set(place.path(), "user.test", "two");
+        assert_ne!(directory(place.path()).unwrap(), before);
+        set(place.path(), "user.test", "one");
+        set(&place.path().join("below"), "user.overlay.opaque", "y");
+        assert_ne!(directory(place.path()).unwrap(), before);
+    }
 }
