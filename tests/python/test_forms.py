@@ -224,18 +224,24 @@ def test_a_memory_limit(options):
 def test_an_interrupt_reaches_the_branch(options):
     """Ctrl-C while a transaction runs interrupts its code, which may clean up and raises in the origin."""
     log = []
-    if os.fork() == 0:
+    # A shell starts what runs in the background with it ignored, which Python leaves as it is.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    sender = os.fork()
+    if sender == 0:
         time.sleep(0.3)
         os.kill(os.getppid(), signal.SIGINT)
         os._exit(0)
-    with pytest.raises(KeyboardInterrupt) as caught:
-        with tentative.transaction(**options):
-            try:
-                time.sleep(30)
-            except KeyboardInterrupt:
-                log.append("lost with the branch")
-                raise
-    os.wait()
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            with tentative.transaction(**options):
+                try:
+                    time.sleep(30)
+                except KeyboardInterrupt:
+                    log.append("lost with the branch")
+                    raise
+    finally:
+        os.waitpid(sender, 0)
+        signal.signal(signal.SIGINT, before)
     assert log == [] and "time.sleep(30)" in str(caught.value.__cause__)
 
 
