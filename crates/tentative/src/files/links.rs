@@ -97,9 +97,7 @@ impl Links {
 
     /// What is known about a path inside that holds no symbolic link; none when the file below has one name or is none.
     pub(crate) fn name(&self, path: &Path) -> Option<Name<'_>> {
-        let place = self.places.iter().find(|place| path.starts_with(&place.path))?;
-        let overlay = place.overlay.as_ref()?;
-        let below = path.strip_prefix(&place.path).ok()?.to_owned();
+        let (overlay, below) = self.overlay_of(path)?;
         let lower = overlay.lower.join(&below);
         let there = fs::symlink_metadata(&lower).ok()?;
         if !there.is_file() || there.nlink() < 2 {
@@ -108,12 +106,48 @@ impl Links {
         Some(Name { overlay, below, handle: identity::handle(&lower).ok()?? })
     }
 
+    /// Writes down that the copy that is now at `path` inside, if one is held there, may be found by `name` too.
+    pub(crate) fn note_name(&self, path: &Path, name: &Path) -> io::Result<()> {
+        let (Some((overlay, now)), Some((_, name))) = (self.overlay_of(path), self.overlay_of(name)) else {
+            return Ok(());
+        };
+        let Ok(there) = fs::symlink_metadata(overlay.upper.join(now)) else { return Ok(()) };
+        let index = Index::read_in(&overlay.links)?;
+        match index.copies.iter().find(|copy| copy.inode == (there.dev(), there.ino())) {
+            Some(copy) => write(&overlay.links, SEEN, copy.name().as_bytes(), &name),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether two paths inside, at both of which something is, are names of one file for a program that is not inside.
+    /// Neither need be a name of it below: a copy keeps what it is a copy of wherever it was moved.
+    pub(crate) fn are_same_file(&self, one: &Path, other: &Path) -> bool {
+        let original = self.original(one);
+        original.is_some() && original == self.original(other)
+    }
+
+    /// The file below that a path inside is a name of, not copied up or by a copy that is held: its overlay and handle.
+    fn original(&self, path: &Path) -> Option<(&Path, Vec<u8>)> {
+        let (overlay, below) = self.overlay_of(path)?;
+        let handle = match fs::symlink_metadata(overlay.upper.join(below)) {
+            Ok(copy) => {
+                Index::read_in(&overlay.links).ok()?.by_inode.get(&(copy.dev(), copy.ino())).cloned()?
+            }
+            Err(_) => self.name(path)?.handle,
+        };
+        Some((&overlay.path, handle))
+    }
+
+    /// The overlay that a path inside is in, and the path below it.
+    fn overlay_of(&self, path: &Path) -> Option<(&Overlay, PathBuf)> {
+        let place = self.places.iter().find(|place| path.starts_with(&place.path))?;
+        Some((place.overlay.as_ref()?, path.strip_prefix(&place.path).ok()?.to_owned()))
+    }
+
     /// Holds the file that is now at `path` inside as the copy of `original`.
     pub(crate) fn hold(&self, original: &Name<'_>, path: &Path) -> io::Result<()> {
-        let place = self.places.iter().find(|place| path.starts_with(&place.path));
-        let Some(overlay) = place.and_then(|place| place.overlay.as_ref()) else { return Ok(()) };
-        let now = path.strip_prefix(&overlay.path).unwrap_or(path);
-        let upper = overlay.upper.join(now);
+        let Some((overlay, now)) = self.overlay_of(path) else { return Ok(()) };
+        let upper = overlay.upper.join(&now);
         fs::create_dir_all(&overlay.links)?;
         let handle: String = original.handle.iter().map(|byte| format!("{byte:02x}")).collect();
         for number in 0.. {
@@ -121,7 +155,7 @@ impl Links {
             match fs::hard_link(&upper, overlay.links.join(&name)) {
                 Ok(()) => {
                     write(&overlay.links, COPY, name.as_bytes(), &original.below)?;
-                    return write(&overlay.links, SEEN, name.as_bytes(), now);
+                    return write(&overlay.links, SEEN, name.as_bytes(), &now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
@@ -137,34 +171,18 @@ impl Name<'_> {
         let index = Index::read_in(&self.overlay.links).ok()?;
         let mut copies = index.copies.iter().filter(|copy| copy.handle == self.handle);
         copies.find_map(|copy| {
-            let held = fs::symlink_metadata(&copy.at).ok()?;
-            let there = fs::symlink_metadata(self.overlay.upper.join(&copy.seen)).ok()?;
-            let is_it = (held.dev(), held.ino()) == (there.dev(), there.ino());
-            is_it.then(|| self.overlay.path.join(&copy.seen))
+            let is_it = |name: &&PathBuf| {
+                let there = fs::symlink_metadata(self.overlay.upper.join(name));
+                there.is_ok_and(|there| copy.inode == (there.dev(), there.ino()))
+            };
+            // The last one first: it is the likeliest to be there still.
+            copy.seen.iter().rev().find(is_it).map(|name| self.overlay.path.join(name))
         })
     }
 
     /// Whether the name is still that of the file below: nothing was copied, and nothing took its place.
     pub(crate) fn is_untouched(&self) -> bool {
         fs::symlink_metadata(self.overlay.upper.join(&self.below)).is_err()
-    }
-
-    /// Which copy the name is now, in the upper directory.
-    fn copy(&self) -> Option<(u64, u64)> {
-        let upper = fs::symlink_metadata(self.overlay.upper.join(&self.below)).ok()?;
-        Some((upper.dev(), upper.ino()))
-    }
-
-    /// Whether both are names of one file for a program that is not inside. `there` says that both are there inside.
-    pub(crate) fn is_same_file(&self, other: &Name<'_>) -> bool {
-        let held = |name: &Name<'_>| match name.copy() {
-            None => true,
-            Some(copy) => {
-                let index = Index::read_in(&name.overlay.links).unwrap_or_default();
-                index.by_inode.get(&copy) == Some(&name.handle)
-            }
-        };
-        self.handle == other.handle && held(self) && held(other)
     }
 
     /// Writes down that nobody will know whether the name's file is a copy of the one below or a new one, if that is so:
@@ -233,8 +251,17 @@ pub(super) struct Copy {
     pub(super) handle: Vec<u8>,
     /// The name that it was copied by, below the cover.
     pub(super) below: PathBuf,
-    /// The name that it had then, below the cover.
-    seen: PathBuf,
+    /// Its device and inode.
+    inode: (u64, u64),
+    /// Names that it was given since, below the cover; it need not have them any more.
+    seen: Vec<PathBuf>,
+}
+
+impl Copy {
+    /// The name that it is held by.
+    fn name(&self) -> &OsStr {
+        self.at.file_name().unwrap_or_default()
+    }
 }
 
 /// What the monitor wrote down for one overlay.
@@ -275,14 +302,14 @@ impl Index {
                 Some((&COPY, name)) => {
                     let at = links.join(OsStr::from_bytes(name));
                     let metadata = fs::symlink_metadata(&at)?;
-                    let handle = handle_of(name);
-                    index.by_inode.insert((metadata.dev(), metadata.ino()), handle.clone());
-                    let seen = below.clone();
-                    index.copies.push(Copy { at, handle, below, seen });
+                    let (handle, inode) = (handle_of(name), (metadata.dev(), metadata.ino()));
+                    index.by_inode.insert(inode, handle.clone());
+                    index.copies.push(Copy { at, handle, below, inode, seen: Vec::new() });
                 }
-                Some((&SEEN, _)) => {
-                    if let Some(copy) = index.copies.last_mut() {
-                        copy.seen = below;
+                Some((&SEEN, name)) => {
+                    let mut copies = index.copies.iter_mut().rev();
+                    if let Some(copy) = copies.find(|copy| copy.name().as_bytes() == name) {
+                        copy.seen.push(below);
                     }
                 }
                 Some((&GONE, _)) => {

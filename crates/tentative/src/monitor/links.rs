@@ -209,18 +209,18 @@ pub(super) fn rename_held(
     act: impl FnOnce(&Place, &Place) -> Result<(), Errno>,
 ) -> Option<Result<(), Errno>> {
     let (old_path, new_path) = (canonical(from)?, canonical(to)?);
+    let may_replace = !flags.contains(RenameFlags::NOREPLACE);
+    if may_replace && is_there(from) && is_there(to) && links.are_same_file(&old_path, &new_path) {
+        // As rename(2) has it for two names of one file, which they need not be inside.
+        return Some(Ok(()));
+    }
     let (old, new) = (links.name(&old_path), links.name(&new_path));
+    // The kernel may still refuse it: such a name is asked for before it is believed.
+    for (path, name) in [(&old_path, &new_path), (&new_path, &old_path)] {
+        let _found_by_no_name = links.note_name(path, name);
+    }
     if old.is_none() && new.is_none() {
         return None;
-    }
-    if let (Some(old), Some(new)) = (&old, &new)
-        && !flags.contains(RenameFlags::NOREPLACE)
-        && is_there(from)
-        && is_there(to)
-        && old.is_same_file(new)
-    {
-        // As rename(2) has it for two names of one file, which they are not inside.
-        return Some(Ok(()));
     }
     for name in [&old, &new].into_iter().flatten() {
         let _told_later = name.note_unclear();
@@ -276,6 +276,7 @@ fn link_held(call: &Call<'_>) -> Option<Outcome> {
     open.set(OFlags::NOFOLLOW, !flags.contains(AtFlags::SYMLINK_FOLLOW));
     let file = openat2(call.scope.root(), &path, open, Mode::empty(), ResolveFlags::IN_ROOT).ok()?;
     let old_path = path_of(&file)?;
+    let _found_by_no_name = links.note_name(&old_path, &new_path);
     let old = links.name(&old_path)?;
     if !old.is_untouched() {
         let _told_later = old.note_unclear();
