@@ -46,8 +46,13 @@ pub(super) fn has_no_use(directory: &Path, metadata: &fs::Metadata) -> bool {
         && fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-fn may_write(directory: &Path) -> bool {
-    accessat(CWD, directory, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+/// Whether the user may write to something, or allow it to himself.
+pub(super) fn may_change(path: &Path, metadata: &fs::Metadata) -> bool {
+    metadata.uid() == User::own().uid || may_write(path)
+}
+
+fn may_write(path: &Path) -> bool {
+    accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
 /// The root of the cover over `path`.

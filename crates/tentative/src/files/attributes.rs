@@ -183,12 +183,12 @@ pub fn copy_extended(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the directory `to` the attributes of `from` with another mode; owner and extended attributes only as far as
-/// the caller may set them, since this is for directories of the store.
+/// Gives `to` the attributes of `from` with another mode; owner and extended attributes only as far as the caller may set
+/// them, since this is for directories, FIFOs and sockets of the store.
 ///
 /// # Errors
 /// What setting mode or times fails with.
-pub(super) fn copy_directory(from: &Path, to: &Path, mode: u32) -> io::Result<()> {
+pub(super) fn copy_attributes(from: &Path, to: &Path, mode: u32) -> io::Result<()> {
     let metadata = fs::metadata(from)?;
     let (owner, group) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
     match chownat(CWD, to, Some(owner), Some(group), AtFlags::empty()) {

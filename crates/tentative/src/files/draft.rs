@@ -5,11 +5,11 @@
 use std::{
     collections::BTreeSet,
     env, fs, io,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, accessat, mknodat};
 
 use crate::{
     containment::Gap,
@@ -215,10 +215,12 @@ impl Drafting<'_> {
                 } else if !ancestors::has_no_use(&path, &metadata) {
                     self.cover_directory(&path, mount, near);
                 }
-            } else if !is_copied_into_skeleton(&path, &metadata) {
+            } else if !has_own_node(&metadata) && !is_copied_into_skeleton(&path, &metadata) {
                 self.push(&path, mount, CoverKind::ReadOnly);
-                let reason = format!("{} is read-only inside: mounts lie beside it", name::shown(&path));
-                self.gaps.push(Gap { layer: Layer::Files, reason });
+                if metadata.is_file() && ancestors::may_change(&path, &metadata) {
+                    let reason = format!("{} is read-only inside: mounts lie beside it", name::shown(&path));
+                    self.gaps.push(Gap { layer: Layer::Files, reason });
+                }
             }
         }
         Ok(())
@@ -292,6 +294,11 @@ impl Drafting<'_> {
     }
 }
 
+/// Whether a skeleton has a node of its own for it: the outside's would reach whoever has it open there.
+fn has_own_node(metadata: &fs::Metadata) -> bool {
+    metadata.file_type().is_fifo() || metadata.file_type().is_socket()
+}
+
 fn is_copied_into_skeleton(path: &Path, metadata: &fs::Metadata) -> bool {
     metadata.is_file()
         && metadata.len() <= SKELETON_FILE_BYTES
@@ -320,18 +327,22 @@ pub(super) fn make_skeleton(directory: &Path, skeleton: &Path) -> io::Result<()>
         }
     }
     let mode = ancestors::mode_inside(directory, Privilege::User);
-    attributes::copy_directory(directory, skeleton, mode)
+    attributes::copy_attributes(directory, skeleton, mode)
 }
 
 fn make_in_skeleton(entry: &fs::DirEntry, skeleton: &Path) -> io::Result<()> {
     let (from, to, kind) = (entry.path(), skeleton.join(entry.file_name()), entry.file_type()?);
     if kind.is_dir() {
         fs::create_dir(&to)?;
-        let mode = ancestors::mode_inside(&from, Privilege::User);
-        return attributes::copy_directory(&from, &to, mode);
+        return attributes::copy_attributes(&from, &to, ancestors::mode_inside(&from, Privilege::User));
     }
     if kind.is_symlink() {
         return std::os::unix::fs::symlink(fs::read_link(&from)?, &to);
+    }
+    if has_own_node(&entry.metadata()?) {
+        let kind = FileType::from_raw_mode(entry.metadata()?.mode());
+        mknodat(CWD, &to, kind, Mode::RUSR | Mode::WUSR, 0)?;
+        return attributes::copy_attributes(&from, &to, ancestors::mode_inside(&from, Privilege::User));
     }
     if !is_copied_into_skeleton(&from, &entry.metadata()?) {
         return fs::write(&to, b"");

@@ -6,6 +6,7 @@
 mod ancestors;
 pub mod apply;
 pub mod attributes;
+pub(crate) mod basis;
 pub mod changes;
 mod compare;
 pub mod conflict;

@@ -13,8 +13,9 @@ use rustix::{
     fs::CWD,
     io::Errno,
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+        fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+        unmount,
     },
 };
 use tentative_sys::files::mount::{deny_devices, set_read_only};
@@ -117,7 +118,7 @@ impl Plan {
                 Err(_) if fs::symlink_metadata(&cover.path).is_err() => return Ok(()),
                 result => result?,
             },
-            CoverKind::ReadOnly => read_only(&cover.path, self.privilege).map_err(bind)?,
+            CoverKind::ReadOnly => self.read_only(cover, &below(new_root, &cover.path)).map_err(bind)?,
             CoverKind::Copy { copy } => open_tree(CWD, copy, CLONE).map_err(bind)?,
             CoverKind::Masked => empty("0555", true).map_err(bind)?,
             CoverKind::Hidden => empty("0700", false).map_err(bind)?,
@@ -131,6 +132,22 @@ impl Plan {
             Err(error) if draft::was_removed(&error.into(), &cover.path) => Ok(()),
             result => result.map_err(|source| MountError::Attach { path: point, source }),
         }
+    }
+
+    fn read_only(&self, cover: &Cover, point: &Path) -> Result<OwnedFd, Errno> {
+        if cover.path.is_dir()
+            && let Ok(mount) = without_upper(cover, point)
+        {
+            return Ok(mount);
+        }
+        // A file, a kernel before Linux 6.5, a file system that overlays do not take. An ordinary user's mounts are locked to
+        // each other: only the whole tree can be cloned, and what lies below it is covered in its turn.
+        let recursive = self.privilege == Privilege::User;
+        let flags = if recursive { CLONE | OpenTreeFlags::AT_RECURSIVE } else { CLONE };
+        let tree = open_tree(CWD, &cover.path, flags)?;
+        set_read_only(&tree, recursive)?;
+        deny_devices(&tree, recursive)?;
+        Ok(tree)
     }
 }
 
@@ -187,15 +204,24 @@ fn configured(
     Ok(context)
 }
 
-fn read_only(path: &Path, privilege: Privilege) -> Result<OwnedFd, Errno> {
-    // An ordinary user's mounts are locked to each other: only the whole tree can be cloned, and what lies below it is
-    // covered in its turn.
-    let recursive = privilege == Privilege::User;
-    let flags = if recursive { CLONE | OpenTreeFlags::AT_RECURSIVE } else { CLONE };
-    let tree = open_tree(CWD, path, flags)?;
-    set_read_only(&tree, recursive)?;
-    deny_devices(&tree, recursive)?;
-    Ok(tree)
+/// The same tree without an upper directory: read-only, and with FIFOs of its own, which a bind mount would share with the
+/// outside. `point` is where it will be mounted: the kernel wants a second directory below, which is an empty one there.
+fn without_upper(cover: &Cover, point: &Path) -> Result<OwnedFd, Errno> {
+    let attach = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(empty("0555", true)?, "", CWD, point, attach)?;
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).and_then(|context| {
+        fsconfig_set_string(&context, "source", "tentative")?;
+        fsconfig_set_string(&context, "lowerdir+", &cover.path)?;
+        fsconfig_set_string(&context, "lowerdir+", point)?;
+        fsconfig_set_flag(&context, "userxattr")?;
+        fsconfig_create(&context)?;
+        Ok(context)
+    });
+    unmount(point, UnmountFlags::DETACH)?;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, cover.no_suid);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, cover.no_exec);
+    fsmount(context?, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 fn empty(mode: &str, read_only: bool) -> Result<OwnedFd, Errno> {

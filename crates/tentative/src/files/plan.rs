@@ -15,7 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     containment::Gap,
-    files::{attributes, draft, moment::Moment, name, places},
+    files::{
+        attributes,
+        basis::{Basis, Mounts},
+        draft,
+        moment::Moment,
+        name, places,
+    },
     store::{StoreError, Transaction},
 };
 
@@ -122,6 +128,9 @@ pub enum PlanError {
     /// The list of mounts could not be read.
     #[error("cannot read the list of mounts")]
     Mounts(#[source] io::Error),
+    /// What the covers hold copies of could not be looked at.
+    #[error("cannot look at what is to be covered")]
+    Basis(#[source] io::Error),
     /// The moment of the begin could not be taken.
     #[error("cannot take the time in {}", path.display())]
     Moment {
@@ -160,13 +169,34 @@ impl Plan {
     /// # Errors
     /// See [`PlanError`]; the transaction can then only be discarded.
     pub fn make(transaction: &Transaction, privilege: Privilege) -> Result<Plan, PlanError> {
+        Plan::make_noting(transaction, privilege, |_| Ok(())).map(|(plan, ())| plan)
+    }
+
+    /// Does the same for a transaction that begins later, and says what it was made from.
+    ///
+    /// # Errors
+    /// As [`Plan::make`].
+    pub(crate) fn make_ahead(
+        transaction: &Transaction,
+        privilege: Privilege,
+    ) -> Result<(Plan, Basis), PlanError> {
+        let mounts = Mounts::watch().map_err(PlanError::Mounts)?;
+        Plan::make_noting(transaction, privilege, |plan| Basis::of(plan, mounts).map_err(PlanError::Basis))
+    }
+
+    fn make_noting<T>(
+        transaction: &Transaction,
+        privilege: Privilege,
+        note: impl FnOnce(&Plan) -> Result<T, PlanError>,
+    ) -> Result<(Plan, T), PlanError> {
         let mut plan = draft::draft(transaction, privilege)?;
         // Saved before anything is made outside the store, so that a crash from here on leaves nothing unnamed.
         transaction.save_plan(&plan).map_err(PlanError::Save)?;
+        let noted = note(&plan)?;
         plan.build(transaction)?;
         plan.begun = Moment::now(transaction.dir())
             .map_err(|source| PlanError::Moment { path: transaction.dir().to_owned(), source })?;
-        Ok(plan)
+        Ok((plan, noted))
     }
 
     /// Says whether nothing was written through any cover yet. Whether a sandbox can be used again takes more: see `seal`.
@@ -252,7 +282,7 @@ impl Plan {
                 }
                 for ancestor in ancestors.iter().rev() {
                     let (from, to) = (cover.path.join(&ancestor.path), upper.join(&ancestor.path));
-                    match attributes::copy_directory(&from, &to, ancestor.mode) {
+                    match attributes::copy_attributes(&from, &to, ancestor.mode) {
                         // Then there is nothing to cover, which the mounting finds out too.
                         Err(error) if draft::was_removed(&error, &from) => {}
                         result => result.map_err(failed(&to))?,

@@ -16,6 +16,7 @@ use crate::{
     containment::{Containment, Gap},
     files::{
         apply::Published,
+        basis::Basis,
         changes::changes,
         conflict::{Conflict, ConflictKind, conflicts},
         links::Links,
@@ -82,6 +83,8 @@ const USED_AGAIN_FOR: Duration = Duration::from_secs(10);
 pub(super) struct Files {
     stage: Stage,
     plan: Option<Plan>,
+    /// What the plan was made from.
+    basis: Option<Basis>,
     id: String,
     directory: PathBuf,
     point: PathBuf,
@@ -93,9 +96,9 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn make(covered: bool, privilege: Privilege) -> Result<Files, FilesError> {
         let transaction = Store::open_default()?.create()?;
-        let plan = if covered {
-            match Plan::make(&transaction, privilege) {
-                Ok(plan) => Some(plan),
+        let (plan, basis) = if covered {
+            match Plan::make_ahead(&transaction, privilege) {
+                Ok((plan, basis)) => (Some(plan), Some(basis)),
                 Err(error) => {
                     // The plan's error is the one to tell; recover removes what is left.
                     let _removed_by_recover = transaction.discard();
@@ -103,7 +106,7 @@ impl Files {
                 }
             }
         } else {
-            None
+            (None, None)
         };
         let directory = transaction.dir().to_owned();
         let point = match make_point(plan.as_ref(), &directory) {
@@ -117,6 +120,7 @@ impl Files {
             id: transaction.id().to_string(),
             stage: Stage::Open(transaction),
             plan,
+            basis,
             directory,
             point,
             made: Instant::now(),
@@ -128,6 +132,11 @@ impl Files {
     pub(super) fn seal(&mut self) {
         let announced = self.plan.as_ref().is_some_and(|plan| Links::announce(plan).is_ok());
         self.seal = announced.then(|| self.sealed()).flatten();
+    }
+
+    /// Whether the plan is still that of what is outside.
+    pub(super) fn is_current(&self) -> bool {
+        self.plan.iter().zip(&self.basis).all(|(plan, basis)| basis.holds(plan))
     }
 
     /// Whether all is as it was then, and it is young enough to be used for another transaction.

@@ -49,12 +49,7 @@ enum BuildError {
 pub(super) fn run(take: &Take, door: OwnedFd) {
     // An ordinary user's covers depend on it; a directory that is gone is found out by the branch.
     let _gone_directory = std::env::set_current_dir(&take.directory);
-    let built = match find_outer(take) {
-        Ok(outer) => build(take, outer.is_none())
-            .map(|(sandbox, files)| (sandbox, files, outer))
-            .map_err(|error| failed(&error)),
-        Err(refused) => Err(refused),
-    };
+    let built = find_outer(take).and_then(|outer| build_within(take, outer));
     crash::point("session.built");
     let mut built = built;
     loop {
@@ -65,7 +60,7 @@ pub(super) fn run(take: &Take, door: OwnedFd) {
             }
             return;
         };
-        let (sandbox, files, outer) = match built {
+        let (sandbox, files, outer) = match built.and_then(|ready| up_to_date(take, ready)) {
             Err(failed) => {
                 let _origin_gone = protocol::send(&socket, &failed, None);
                 return;
@@ -78,6 +73,23 @@ pub(super) fn run(take: &Take, door: OwnedFd) {
         }
         built = Ok((sandbox, files, None));
     }
+}
+
+/// A sandbox with its files, and the monitor around it.
+type Built = (Sandbox, Files, Option<Outer>);
+
+fn build_within(take: &Take, outer: Option<Outer>) -> Result<Built, Offer> {
+    let built = build(take, outer.is_none()).map_err(|error| failed(&error));
+    built.map(|(sandbox, files)| (sandbox, files, outer))
+}
+
+/// What was built ahead, unless the outside has changed since in a way that its covers do not show: then another one.
+fn up_to_date(take: &Take, (sandbox, files, outer): Built) -> Result<Built, Offer> {
+    if files.is_current() {
+        return Ok((sandbox, files, outer));
+    }
+    clean_up(Some(sandbox), files);
+    build_within(take, outer)
 }
 
 fn build(take: &Take, alone: bool) -> Result<(Sandbox, Files), BuildError> {

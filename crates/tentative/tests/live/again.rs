@@ -25,7 +25,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// Rolls back a transaction that says something.
-fn said(inside: impl FnOnce() -> String) -> String {
+pub(crate) fn said(inside: impl FnOnce() -> String) -> String {
     match begin(&options()).expect("begin") {
         Begun::Inside(mut branch) => branch.rollback(inside().as_bytes()),
         Begun::Ended(ended) => {

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "the harness's protocol is spoken on standard output")]
 
 mod again;
+mod ahead;
 mod descriptors;
 
 use std::{
@@ -83,7 +84,7 @@ fn main() -> ExitCode {
     if let Ok(ending) = std::env::var("LIVE_VICTIM") {
         return victim(&ending);
     }
-    cases::main(&[CASES, again::CASES, descriptors::CASES].concat(), |name, command| {
+    cases::main(&[CASES, again::CASES, ahead::CASES, descriptors::CASES].concat(), |name, command| {
         let home = scratch(name);
         let status = command
             .env("TENTATIVE_HOME", home.join("store"))
