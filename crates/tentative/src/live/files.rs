@@ -22,7 +22,7 @@ use crate::{
         links::Links,
         moment::Moment,
         name,
-        plan::{Plan, PlanError, Privilege},
+        plan::{CoverKind, Plan, PlanError, Privilege},
         seal::{self, Sealed},
         stage::{StageError, StageOptions, Staged, stage},
     },
@@ -172,6 +172,17 @@ impl Files {
 
     pub(super) fn gaps(&self) -> Vec<Gap> {
         self.plan.as_ref().map(|plan| plan.gaps.clone()).unwrap_or_default()
+    }
+
+    /// Directories whose files are copies inside, and single files that are.
+    pub(super) fn copied(&self) -> Vec<PathBuf> {
+        let covers = self.plan.iter().flat_map(|plan| &plan.covers);
+        let copied = covers.filter(|cover| match &cover.kind {
+            CoverKind::Overlay { lower, .. } => *lower != cover.path,
+            CoverKind::Copy { .. } => true,
+            CoverKind::ReadOnly | CoverKind::Masked | CoverKind::Hidden => false,
+        });
+        copied.map(|cover| cover.path.clone()).collect()
     }
 
     /// The sandbox was built ahead; only what others change from now on is a conflict.

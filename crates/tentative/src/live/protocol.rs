@@ -23,7 +23,7 @@ use crate::{
     change::Change,
     containment::Gap,
     effect::Effect,
-    files::conflict::Conflict,
+    files::{conflict::Conflict, name},
     layer::{Layer, LayerSet},
     policy::Policy,
 };
@@ -76,6 +76,9 @@ pub struct Ready {
     pub capabilities: u64,
     /// What is not contained.
     pub gaps: Vec<Gap>,
+    /// Directories whose files are copies inside, made from what is outside now, and single files that are.
+    #[serde(with = "name::many")]
+    pub copied: Vec<PathBuf>,
     /// A monitor around this process serves the branch: a packet with the socket to it follows the start.
     pub nested: bool,
 }

@@ -177,6 +177,7 @@ impl Session {
             namespaces_of_branch: Self::namespaces(&sandbox).1,
             capabilities: sandbox.capabilities(),
             gaps: gaps(take, &files),
+            copied: files.copied(),
             nested: outer.is_some(),
         };
         let sent = protocol::send(&socket, &Offer::Ready(ready), Some(sandbox.init()));

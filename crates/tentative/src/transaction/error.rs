@@ -329,10 +329,12 @@ impl From<transplant::Refused> for CommitRefused {
 }
 /// Why a descriptor cannot be opened again.
 fn reopening(errno: rustix::io::Errno) -> String {
-    if errno == rustix::io::Errno::STALE {
-        // An ordinary user's cover of a directory in which something is mounted shows copies of its files.
-        return "its path names another file there: it was replaced, or something is mounted beside it"
-            .to_owned();
+    match errno {
+        rustix::io::Errno::STALE => {
+            "its path names another file there: it was replaced, or something is mounted over it".to_owned()
+        }
+        // An ordinary user's cover of a directory in which something is mounted has no copies of large files.
+        rustix::io::Errno::ROFS => "it is shown read-only there: something is mounted beside it".to_owned(),
+        _ => errno.to_string(),
     }
-    errno.to_string()
 }

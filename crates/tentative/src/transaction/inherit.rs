@@ -1,6 +1,11 @@
 //! What becomes of the origin's descriptors in a contained branch (DESIGN: process state).
 
-use std::{ffi::CString, os::unix::ffi::OsStringExt as _, path::Path};
+use std::{
+    ffi::CString,
+    fs,
+    os::unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
 
 use rustix::{
     fs::{Access, AtFlags, CWD, accessat},
@@ -29,8 +34,14 @@ pub(super) struct Plan {
     _paths: Vec<CString>,
 }
 
-/// Plans for every open descriptor of the program's; `captured` output is where the branch has its own.
-pub(super) fn plan(open: Vec<(i32, Open)>, without: LayerSet, captured: bool) -> Result<Plan, BeginError> {
+/// Plans for every open descriptor of the program's; `captured` output is where the branch has its own, and files directly
+/// in a directory that is `copied`, or that are so themselves, are other ones inside.
+pub(super) fn plan(
+    open: Vec<(i32, Open)>,
+    without: LayerSet,
+    captured: bool,
+    copied: &[PathBuf],
+) -> Result<Plan, BeginError> {
     let mut plan = Plan { entries: Vec::new(), copies: Vec::new(), owned: Vec::new(), _paths: Vec::new() };
     let held_elsewhere = held_elsewhere(&open);
     for (number, open) in open {
@@ -69,12 +80,12 @@ pub(super) fn plan(open: Vec<(i32, Open)>, without: LayerSet, captured: bool) ->
             Open::Path(path) => match twin(&plan.entries, number) {
                 Some(original) => Inherited { action: Inherit::Duplicate, original, ..entry },
                 None => {
+                    let inode = inode_inside(number, &path, copied);
                     let path = CString::new(path.into_os_string().into_vec())
                         .map_err(|_| BeginError::Descriptor { number, kind: Uncontained::Unknown })?;
                     plan._paths.push(path);
                     // The string's bytes stay where they are when the vector grows.
                     let path = plan._paths.last().map_or(std::ptr::null(), |path| path.as_ptr().cast());
-                    let inode = inode_of(number).unwrap_or(0);
                     Inherited { action: Inherit::Reopen, path, offset, inode, ..entry }
                 }
             },
@@ -96,6 +107,15 @@ pub(super) fn plan(open: Vec<(i32, Open)>, without: LayerSet, captured: bool) ->
         plan.entries.push(entry);
     }
     Ok(plan)
+}
+
+/// The inode that the file at a number has inside, for comparison; 0 of one that is a copy there, and of a directory. The
+/// copy is of what the path names outside, so that has to be the file that is open.
+fn inode_inside(number: i32, path: &Path, copied: &[PathBuf]) -> u64 {
+    let Some(inode) = inode_of(number) else { return 0 };
+    let is_copied = copied.iter().any(|place| place == path || Some(place.as_path()) == path.parent());
+    let is_named = || fs::symlink_metadata(path).is_ok_and(|named| named.ino() == inode);
+    if is_copied && is_named() { 0 } else { inode }
 }
 
 /// Whether the caller has the rights on a file that these flags of an open file want.

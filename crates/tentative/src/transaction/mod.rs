@@ -248,7 +248,7 @@ fn prepare(
     captured: bool,
 ) -> Result<inherit::Plan, BeginError> {
     session.start(options)?;
-    inherit::plan(open, options.without, captured)
+    inherit::plan(open, options.without, captured, &session.ready.copied)
 }
 
 fn failed(error: transplant::BeginError, plan: Option<&inherit::Plan>) -> BeginError {

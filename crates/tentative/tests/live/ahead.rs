@@ -3,18 +3,20 @@
 
 use std::{
     env, fs,
-    os::unix::fs::OpenOptionsExt as _,
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::Command,
 };
 
 use tentative_testkit::{Feature, cases::Case, require};
 
-use crate::{again::said, work};
+use crate::{again::said, committed, work};
 
 pub(crate) const CASES: &[Case] = &[
     ("what_is_mounted_meanwhile_is_seen", what_is_mounted_meanwhile_is_seen),
     ("what_is_made_beside_a_mount_is_seen", what_is_made_beside_a_mount_is_seen),
+    ("open_files_beside_a_mount_go_on", open_files_beside_a_mount_go_on),
     ("fifos_of_the_outside_are_not_reached", fifos_of_the_outside_are_not_reached),
 ];
 
@@ -103,6 +105,40 @@ fn what_is_made_beside_a_mount_is_seen() {
         step().expect("the directory is ours");
     }
     assert_eq!(said(look), look());
+}
+
+/// What the host holds open there is a copy inside, too; its own descriptors have what was committed.
+fn open_files_beside_a_mount_go_on() {
+    require!(Feature::OrdinaryUser);
+    if !is_in_own_mounts("mkdir point; mount -t tmpfs none point; echo one > written; echo two > read") {
+        return;
+    }
+    let (written, read) = (work().join("written"), work().join("read"));
+    let mut writer = fs::File::options().read(true).write(true).open(&written).expect("open");
+    let mut reader = fs::File::open(&read).expect("open");
+    let before = [&writer, &reader].map(|file| file.metadata().expect("stat").ino());
+    writer.seek(SeekFrom::End(0)).expect("seek");
+    reader.seek(SeekFrom::Start(1)).expect("seek");
+    for round in 0..3 {
+        let change = |writer: &mut fs::File, reader: &mut fs::File| {
+            writeln!(writer, "inside {round}").expect("write");
+            fs::write(&read, format!("rewritten {round}")).expect("write");
+            let mut text = String::new();
+            reader.read_to_string(&mut text).expect("read");
+            text
+        };
+        let old = (content(&written), content(&read), writer.stream_position().expect("position"));
+        said(|| change(&mut writer, &mut reader));
+        assert_eq!((content(&written), content(&read), writer.stream_position().expect("position")), old);
+        committed(|| assert_eq!(change(&mut writer, &mut reader), format!("ewritten {round}")));
+        writeln!(writer, "outside {round}").expect("write");
+        assert_eq!(reader.stream_position().expect("position"), content(&read).len() as u64);
+        reader.seek(SeekFrom::Start(1)).expect("seek");
+        assert_eq!([&writer, &reader].map(|file| file.metadata().expect("stat").ino()), before);
+    }
+    let rounds: String = (0..3).map(|round| format!("inside {round}\noutside {round}\n")).collect();
+    assert_eq!(content(&written), format!("one\n{rounds}"));
+    assert_eq!(content(&read), "rewritten 2");
 }
 
 /// Opening one for writing fails at once when nobody inside reads it. Outside somebody does.
