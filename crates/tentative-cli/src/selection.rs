@@ -59,8 +59,8 @@ pub(crate) fn recovery(recovered: &Recovered) -> Recovery {
                 tentative_report::printable::printable(&store.display().to_string())
             ),
         ),
-        Outcome::Stuck { reason } => {
-            (State::Committing, format!("it cannot be finished yet ({reason}); the next start tries again"))
+        Outcome::Stuck { state, reason } => {
+            (*state, format!("it cannot be finished yet ({reason}); the next start tries again"))
         }
     };
     Recovery { id: recovered.id.to_string(), state, done }

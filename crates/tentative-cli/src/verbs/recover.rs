@@ -3,10 +3,7 @@
 //! Every other verb does the same before anything else; this one says when there was nothing to do, and also removes what
 //! transactions of stores that were deleted by hand have left on other file systems.
 
-use tentative::{
-    record::State,
-    store::{Store, sweep},
-};
+use tentative::store::{Outcome, Store, sweep};
 use tentative_report::json::{self, Recovery};
 
 use crate::{
@@ -31,7 +28,7 @@ pub(crate) fn run(arguments: &Arguments, streams: &Streams) -> Result<End, Comma
             streams.print(&format!("{}  {}\n", one.id, one.done))?;
         }
     }
-    if recovered.iter().any(|one| one.state == State::Committing) {
+    if done.iter().any(|one| matches!(one.outcome, Outcome::Stuck { .. })) {
         return Ok(End::Status(Kind::Refused.status()));
     }
     Ok(End::WELL)

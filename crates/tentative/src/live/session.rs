@@ -31,7 +31,7 @@ use crate::{
     containment::Gap,
     files::{links::Links, plan::Privilege},
     layer::Layer,
-    monitor::{Monitor, Origin, Outer, Scope},
+    monitor::{Monitor, Origin, Outer, Scope, is_zombie},
     policy::Policy,
     sandbox::{Blueprint, Sandbox, SandboxError},
 };
@@ -101,6 +101,7 @@ fn build(take: &Take, alone: bool) -> Result<(Sandbox, Files), BuildError> {
         without: take.without,
         privilege,
         devices: &take.devices,
+        renewable: alone,
     };
     match Sandbox::build(&blueprint) {
         Ok(sandbox) => {
@@ -495,10 +496,10 @@ fn gaps(take: &Take, files: &Files) -> Vec<Gap> {
 fn describe(sandbox: &Sandbox, pid: i32) -> Option<String> {
     let path = format!("/proc/{}/root/proc/{pid}/stat", sandbox.init_pid().as_raw_nonzero());
     let stat = fs::read_to_string(path).ok()?;
-    let (head, rest) = stat.rsplit_once(')')?;
+    let (head, _) = stat.rsplit_once(')')?;
     let name = head.split_once('(')?.1;
     // A zombie is nobody: its parent is init, or is itself in this list.
-    (!rest.trim_start().starts_with('Z')).then(|| {
+    (!is_zombie(&stat)).then(|| {
         format!("process {pid} ({name}) of the branch still runs; end it or wait for it before the commit")
     })
 }

@@ -186,6 +186,11 @@ pub(crate) fn read_at(directory: impl AsFd, path: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&content).into_owned())
 }
 
+/// Whether `/proc/PID/stat` is of a process that has ended and that nobody has waited for yet.
+pub(crate) fn is_zombie(stat: &str) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
+}
+
 /// The fields of `/proc/PID/stat` after the name, the state as 0: parent, group, session, terminal, its group, ...
 pub(crate) fn parse_stat(stat: &str) -> Option<Vec<i64>> {
     // The name may hold spaces and brackets; it ends at the last bracket.

@@ -21,7 +21,7 @@ use std::{
 };
 
 pub use caller::Caller;
-pub(crate) use caller::{CURRENT_DIRECTORY, parse_stat, read_at};
+pub(crate) use caller::{CURRENT_DIRECTORY, is_zombie, parse_stat, read_at};
 pub use log::Log;
 pub(crate) use log::now_ns;
 pub use nested::Outer;

@@ -196,7 +196,8 @@ pub fn run_and_look(
     let devices = allowed_devices(&options.policy);
     let (plan, without) = (plan.as_ref(), options.without);
     let inherited = inherited::Inherited::look(options.output == Output::Live);
-    let blueprint = Blueprint { plan, point: &point, without, privilege, devices: &devices };
+    let blueprint =
+        Blueprint { plan, point: &point, without, privilege, devices: &devices, renewable: false };
     let starting = Sandbox::start(&blueprint)?;
     // While init builds.
     let noted = transaction.save_record(&ended::running(options, transaction, started_ns));

@@ -17,7 +17,7 @@ use rustix::{
 };
 use tentative_sys::kin::user_namespace_around;
 
-use crate::monitor::read_at;
+use crate::monitor::{is_zombie, read_at};
 
 /// How deep the kernel nests user namespaces.
 const DEEPEST: usize = 33;
@@ -25,7 +25,6 @@ const DEEPEST: usize = 33;
 const PAUSE: Duration = Duration::from_millis(2);
 /// A process that the kernel keeps from ending (a dead disk) is not waited for longer.
 const PATIENCE: usize = 5000;
-const ZOMBIE: char = 'Z';
 
 /// Keeps away from what ends the builder: its terminal, its group, its death signal.
 pub(super) fn detach() -> Result<(), Errno> {
@@ -85,10 +84,6 @@ fn is_inside(proc: &OwnedFd, pid: Pid, own: (u64, u64)) -> bool {
         }
     }
     false
-}
-
-fn is_zombie(stat: &str) -> bool {
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(ZOMBIE))
 }
 
 fn namespace_of(proc: &OwnedFd, name: &str) -> Option<(u64, u64)> {

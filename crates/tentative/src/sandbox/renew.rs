@@ -57,7 +57,8 @@ impl Unused {
 
 fn may_be_renewed(building: &Building<'_>) -> bool {
     let contained = [Layer::Files, Layer::Kin, Layer::World].map(|layer| building.blueprint.contains(layer));
-    building.blueprint.is_without_power() && contained == [true; 3] && building.blueprint.devices.is_empty()
+    let wanted = building.blueprint.renewable && building.blueprint.is_without_power();
+    wanted && contained == [true; 3] && building.blueprint.devices.is_empty()
 }
 
 fn overlays<'a>(building: &'a Building<'_>) -> impl Iterator<Item = &'a Path> {

@@ -7,9 +7,16 @@ use std::path::PathBuf;
 
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
-use crate::files::{apply::Published, places, stage};
+use crate::{
+    files::{apply::Published, places, stage},
+    record::State,
+};
 
-use super::{Id, Phase, Store, StoreError, Transaction, gate, transaction::boot_id, try_lock};
+use super::{
+    Id, Phase, Store, StoreError, Transaction, gate,
+    transaction::{boot_id, read_phase},
+    try_lock,
+};
 
 /// What was done with one transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +34,10 @@ pub enum Outcome {
         /// Where its store was.
         store: PathBuf,
     },
-    /// Its commit could not be carried to the end; it waits for the next recovery.
+    /// What was to be done with it could not be carried to the end; it waits for the next recovery.
     Stuck {
+        /// Where it is in its life meanwhile.
+        state: State,
         /// Why.
         reason: String,
     },
@@ -79,8 +88,11 @@ impl Store {
                 }
             };
             // What cannot be helped now keeps nobody from the others.
-            let outcome =
-                recover_one(owned).unwrap_or_else(|error| Some(Outcome::Stuck { reason: chain(&error) }));
+            let outcome = recover_one(owned).unwrap_or_else(|error| {
+                let state =
+                    read_phase(&self.root.join(id.as_str())).map_or(State::Running, |phase| phase.state());
+                Some(Outcome::Stuck { state, reason: chain(&error) })
+            });
             recovered.extend(outcome.map(|outcome| Recovered { id, outcome }));
         }
         Ok(recovered)
@@ -91,12 +103,12 @@ fn recover_one(transaction: Transaction) -> Result<Option<Outcome>, StoreError> 
     let mut transaction = match Published::from_journal(transaction) {
         Ok(Ok(published)) => return Ok(Some(roll_forward(published))),
         Ok(Err(transaction)) => transaction,
-        Err(error) => return Ok(Some(Outcome::Stuck { reason: error.to_string() })),
+        Err(error) => return Ok(Some(stuck(State::Committing, &error))),
     };
     match transaction.phase() {
         Ok(Phase::Pending) => {
             // Staging that did not get to the commit point.
-            Ok(stage::withdraw(&transaction).err().map(|error| Outcome::Stuck { reason: chain(&error) }))
+            Ok(stage::withdraw(&transaction).err().map(|error| stuck(State::Pending, &error)))
         }
         Ok(Phase::Keeping { boot }) if boot == boot_id()? => {
             transaction.keep()?;
@@ -144,8 +156,12 @@ fn roll_forward(published: Published) -> Outcome {
         .and_then(|applied| applied.finish().map_err(|error| chain(&error)));
     match done {
         Ok(()) => Outcome::RolledForward,
-        Err(reason) => Outcome::Stuck { reason },
+        Err(reason) => Outcome::Stuck { state: State::Committing, reason },
     }
+}
+
+fn stuck(state: State, error: &dyn std::error::Error) -> Outcome {
+    Outcome::Stuck { state, reason: chain(error) }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

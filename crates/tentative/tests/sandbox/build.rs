@@ -46,8 +46,14 @@ fn build(transaction: &Transaction) -> Sandbox {
     let privilege = Privilege::detect();
     let plan = Plan::make(transaction, privilege).unwrap();
     let point = make_point(Some(&plan), transaction.dir()).unwrap();
-    let blueprint =
-        Blueprint { plan: Some(&plan), point: &point, without: LayerSet::EMPTY, privilege, devices: &[] };
+    let blueprint = Blueprint {
+        plan: Some(&plan),
+        point: &point,
+        without: LayerSet::EMPTY,
+        privilege,
+        devices: &[],
+        renewable: false,
+    };
     Sandbox::build(&blueprint).unwrap_or_else(|error| panic!("{error}"))
 }
 
