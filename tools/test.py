@@ -12,12 +12,9 @@ import fnmatch
 import json
 import os
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -169,27 +166,6 @@ def second_run(suite: Suite, scratch: Path) -> bool:
         return well and not left and not rest
 
 
-@contextmanager
-def printing_through_a_pipe() -> Iterator[None]:
-    """Gives the tests a pipe where we print to a file: they hold it open, and a transaction inside a transaction
-    refuses a file that lies in a directory above its store, as /tmp is."""
-    streams = (sys.stdout.fileno(), sys.stderr.fileno())
-    if not any(stat.S_ISREG(os.fstat(stream).st_mode) for stream in streams):
-        yield
-        return
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as printing:
-        own = [os.dup(stream) for stream in streams]
-        for stream in streams:
-            os.dup2(printing.stdin.fileno(), stream)
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            for stream, kept in zip(streams, own, strict=True):
-                os.dup2(kept, stream)
-                os.close(kept)
-
-
 def mounts() -> int:
     """How many mounts this mount namespace has."""
     return len(Path("/proc/self/mountinfo").read_text().splitlines())
@@ -203,10 +179,7 @@ def main() -> None:
     options = parser.parse_args()
     os.umask(0o022)
     suite = Suite(options.only)
-    with (
-        printing_through_a_pipe(),
-        tempfile.TemporaryDirectory(prefix="tentative-tests-", dir="/var/tmp") as directory,
-    ):
+    with tempfile.TemporaryDirectory(prefix="tentative-tests-", dir="/var/tmp") as directory:
         scratch = Path(directory)
         scratch.chmod(0o755)
         if options.only != "rust":

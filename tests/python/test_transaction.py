@@ -1,6 +1,7 @@
 """``with tentative.transaction()``: commit, rollback, and which process goes on with what."""
 
 import contextlib
+import itertools
 import os
 import sys
 import types
@@ -9,6 +10,9 @@ import pytest
 import tentative
 
 STATE = {"list": [1], "number": 1}
+#: Every way to go without some of the layers that can be gone without.
+LAYERS = ("files", "kin", "world")
+SUBSETS = [subset for size in range(4) for subset in itertools.combinations(LAYERS, size)]
 
 
 def test_commits_at_the_end_of_the_block(options):
@@ -287,3 +291,19 @@ def test_a_child_that_was_not_waited_for_refuses_the_commit(options):
         child.kill()
         child.wait()
     assert tx.outcome.committed and child.returncode == -9
+
+
+@pytest.mark.parametrize("without", SUBSETS, ids="-".join)
+def test_whatever_it_goes_without_it_is_where_it_was(without, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def inside():
+        with open("made", "w") as file:
+            file.write("inside")
+        return os.getcwd(), os.listdir()
+
+    outcome = tentative.transaction(without=without).run(inside)
+    assert outcome.value == (str(tmp_path), ["made"]) and outcome.committed
+    assert (tmp_path / "made").read_text() == "inside" and os.getcwd() == str(tmp_path)
+    assert not [change for change in outcome.changes.process if change.name == "cwd"]
+    assert outcome.containment.extent == ("partial" if without else "full")

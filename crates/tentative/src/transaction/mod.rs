@@ -29,6 +29,7 @@ use own::Own;
 pub use report::{Cause, MemoryChanges, Report};
 pub use tentative_sys::transplant::Departed;
 use tentative_sys::{
+    kin::Namespaces,
     process::offsets::Offsets,
     transplant::{self, Entry, Wishes},
 };
@@ -36,7 +37,7 @@ use tentative_sys::{
 use crate::{
     containment::{Containment, Gap},
     layer::{Layer, LayerSet},
-    live::protocol::Findings,
+    live::protocol::{Findings, Ready},
     pathways,
     policy::Policy,
     process::{
@@ -187,7 +188,6 @@ fn try_to_begin(options: &Options) -> Result<Begun, BeginError> {
     };
     let stand_ins = plan.iter().flat_map(|plan| plan.entries.iter().filter(|entry| entry.is_pipe()));
     stand_ins.for_each(|entry| before.expect_stand_in(entry.number));
-    let contains_files = !options.without.contains(Layer::Files);
     let entry = session.as_ref().zip(plan.as_ref()).map(|(session, plan)| {
         Box::new(Entry {
             init: session.init(),
@@ -200,7 +200,12 @@ fn try_to_begin(options: &Options) -> Result<Begun, BeginError> {
             own: own::numbers(),
             journal: session.journal().into_bytes_with_nul(),
             capabilities: session.ready.capabilities,
-            directory: if contains_files { directory.into_bytes_with_nul() } else { Vec::new() },
+            // Entering a mount namespace, which `kin` has too for its /proc, leads to its root directory.
+            directory: if enters_mounts(&session.ready) {
+                directory.into_bytes_with_nul()
+            } else {
+                Vec::new()
+            },
             inherited: plan.entries.as_ptr(),
             inherited_len: plan.entries.len(),
             copies: plan.copies.as_ptr(),
@@ -238,6 +243,10 @@ fn try_to_begin(options: &Options) -> Result<Begun, BeginError> {
         Ok(transplant::Begun::Ended(ended)) => Ok(Begun::Ended(after.ended(ended))),
         Err(error) => Err(failed(error, plan.as_ref())),
     }
+}
+
+fn enters_mounts(ready: &Ready) -> bool {
+    (ready.namespaces | ready.namespaces_of_branch) & Namespaces::MOUNT.bits() != 0
 }
 
 /// Tells the session what comes, and plans for the descriptors.
