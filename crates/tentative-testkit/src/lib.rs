@@ -1,5 +1,5 @@
 //! What the tests of this workspace stand on: a hermetic environment, what the kernel can do, crashes at every step,
-//! a search for leaks, and skips that nobody can overlook.
+//! a search for leaks, inputs for properties, and skips that nobody can overlook.
 //!
 //! Never part of the product. Nothing here imitates the kernel: a feature is found by using it.
 
@@ -9,6 +9,7 @@ pub mod cases;
 pub mod crash;
 pub mod environment;
 pub mod feature;
+pub mod input;
 pub mod leaks;
 pub mod opened;
 mod places;
