@@ -3,8 +3,10 @@
 //! One line for each entry, `CRC32 JSON`, in the transaction's directory. First the intent: a header and every step, in the
 //! order in which they will be taken, then `ready` with their number. All of that is on disk before anything outside the
 //! store changes. **The commit point** is the line `commit`: once it is on disk the transaction is committed, and
-//! whoever finds the journal takes the steps to the end. `done` notes steps that wrote into a file, `applied` all of them. A line that is torn, or whose checksum is wrong, ends the journal
-//! as if it and what follows were not there. Assumed: what `fsync(2)` reported as written is still there after a power
+//! whoever finds the journal takes the steps to the end. `done` notes steps that wrote into a file, `applied` all of them.
+//! A line that is torn, or whose checksum is wrong, ends the journal as if it and what follows were not there. Whole
+//! lines in another order than this one, and a decision behind such a line, are not what we have written: that journal is
+//! damaged, and nothing is done by it. Assumed: what `fsync(2)` reported as written is still there after a power
 //! loss, and renames on one file system reach its disk in the order in which they were made.
 
 mod step;
@@ -63,20 +65,26 @@ pub enum JournalError {
         #[source]
         source: serde_json::Error,
     },
-    /// It says that it is committed, but its steps are not all there.
+    /// Its entries are not those of a journal, in their order.
     #[error("{} is damaged", .0.display())]
     Damaged(PathBuf),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "lowercase")]
-enum Entry {
+pub(crate) enum Entry {
     Header { version: u32, id: String },
     Step { step: Step },
     Ready { steps: usize },
     Commit,
     Done { step: usize },
     Applied,
+}
+
+impl Entry {
+    const fn is_behind_the_intent(&self) -> bool {
+        matches!(self, Entry::Commit | Entry::Done { .. } | Entry::Applied)
+    }
 }
 
 /// How far a journal has come.
@@ -88,6 +96,72 @@ pub enum Progress {
     Committed,
     /// Every step has been taken.
     Applied,
+}
+
+/// What the bytes of a journal say.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Reading {
+    /// How far it has come.
+    pub(crate) progress: Progress,
+    /// Its steps, as far as they are there.
+    pub(crate) steps: Vec<Step>,
+    /// Which of them were noted as taken.
+    pub(crate) done: BTreeSet<usize>,
+    /// Length in bytes of the lines that count.
+    pub(crate) whole: usize,
+}
+
+/// Whole entries in an order in which none are written, or of another version, or a decision whose intent is not whole.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Damage;
+
+/// The entry that was read last, which says what may follow.
+#[derive(Clone, Copy)]
+enum After {
+    Nothing,
+    Intent,
+    Ready,
+    Commit,
+    Applied,
+}
+
+/// Reads a journal's bytes, up to the first line that is torn or whose checksum is wrong.
+///
+/// Such a line in front of a decision is no torn end: the intent was on disk before the decision was written, so it has
+/// been damaged since, and steps of it may have been taken.
+pub(crate) fn interpret(text: &[u8]) -> Result<Reading, Damage> {
+    let (mut steps, mut done, mut whole) = (Vec::new(), BTreeSet::new(), 0);
+    let mut after = After::Nothing;
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let Some(entry) = parse(line) else { break };
+        after = match (after, entry) {
+            (After::Nothing, Entry::Header { version: VERSION, .. }) => After::Intent,
+            (After::Intent, Entry::Step { step }) => {
+                steps.push(step);
+                After::Intent
+            }
+            (After::Intent, Entry::Ready { steps: number }) if number == steps.len() => After::Ready,
+            (After::Ready, Entry::Commit) => After::Commit,
+            (After::Commit, Entry::Done { step }) if step < steps.len() => {
+                done.insert(step);
+                After::Commit
+            }
+            // Once more by each recovery that was interrupted behind it.
+            (After::Commit | After::Applied, Entry::Applied) => After::Applied,
+            _ => return Err(Damage),
+        };
+        whole += line.len();
+    }
+    let progress = match after {
+        After::Nothing | After::Intent | After::Ready => Progress::Undecided,
+        After::Commit => Progress::Committed,
+        After::Applied => Progress::Applied,
+    };
+    let mut rest = text[whole..].split_inclusive(|byte| *byte == b'\n').filter_map(parse);
+    if progress == Progress::Undecided && rest.any(|entry| entry.is_behind_the_intent()) {
+        return Err(Damage);
+    }
+    Ok(Reading { progress, steps, done, whole })
 }
 
 /// An open journal.
@@ -105,15 +179,8 @@ impl Journal {
     /// When it cannot be written; nothing is decided then, and it can be tried again.
     pub fn intend(directory: &Path, id: &str, steps: &[Step]) -> Result<Journal, JournalError> {
         let path = directory.join(NAME);
-        let mut lines = Vec::new();
-        let header = Entry::Header { version: VERSION, id: id.to_owned() };
+        let lines = intent(id, steps).map_err(|source| JournalError::Entry { path: path.clone(), source })?;
         let noted = steps.iter().filter(|step| matches!(step, Step::Rewrite { .. })).count();
-        let steps = steps.iter().map(|step| Entry::Step { step: step.clone() });
-        let entries: Vec<Entry> = std::iter::once(header).chain(steps).collect();
-        let ready = Entry::Ready { steps: entries.len() - 1 };
-        for entry in entries.iter().chain([&ready]) {
-            line(entry, &mut lines).map_err(|source| JournalError::Entry { path: path.clone(), source })?;
-        }
         let write = || -> io::Result<File> {
             let mut file = File::create(&path)?;
             file.write_all(&lines)?;
@@ -194,7 +261,7 @@ impl Journal {
     /// Reads the journal in a transaction's directory: how far it has come, and its steps.
     ///
     /// # Errors
-    /// When it cannot be read, or is committed without all its steps.
+    /// When it cannot be read, or is damaged.
     pub fn read(directory: &Path) -> Result<(Progress, Vec<Step>), JournalError> {
         let path = directory.join(NAME);
         let mut text = Vec::new();
@@ -205,47 +272,24 @@ impl Journal {
             Err(source) => return Err(JournalError::Read { path, source }),
             Ok(_) => {}
         }
-        let (mut steps, mut ready, mut progress) = (Vec::new(), false, Progress::Undecided);
-        for entry in text.split_inclusive(|byte| *byte == b'\n').map_while(parse) {
-            match entry {
-                Entry::Header { version, .. } if version != VERSION => {
-                    return Err(JournalError::Damaged(path));
-                }
-                Entry::Header { .. } => {}
-                Entry::Step { step } => steps.push(step),
-                Entry::Ready { steps: number } => ready = steps.len() == number,
-                Entry::Commit if !ready => return Err(JournalError::Damaged(path)),
-                Entry::Commit => progress = Progress::Committed,
-                Entry::Done { .. } => {}
-                Entry::Applied => progress = Progress::Applied,
-            }
+        match interpret(&text) {
+            Ok(reading) => Ok((reading.progress, reading.steps)),
+            Err(Damage) => Err(JournalError::Damaged(path)),
         }
-        Ok((progress, steps))
     }
 
     /// Opens a committed journal to go on with it.
     ///
     /// # Errors
-    /// When it cannot be opened, or made to end with its last whole line.
+    /// When it cannot be opened, or made to end with its last whole line, or is damaged.
     pub fn reopen(directory: &Path) -> Result<Journal, JournalError> {
         let path = directory.join(NAME);
-        let mut done = BTreeSet::new();
-        let mut open = || -> io::Result<File> {
-            let text = std::fs::read(&path)?;
-            let mut whole = 0;
-            for line in text.split_inclusive(|byte| *byte == b'\n') {
-                let Some(entry) = parse(line) else { break };
-                whole += line.len();
-                if let Entry::Done { step } = entry {
-                    done.insert(step);
-                }
-            }
-            let file = File::options().append(true).open(&path)?;
-            file.set_len(whole as u64)?;
-            Ok(file)
-        };
-        let file = open().map_err(|source| JournalError::Write { path: path.clone(), source })?;
-        Ok(Journal { path, file, done })
+        let failed = |source| JournalError::Write { path: path.clone(), source };
+        let text = std::fs::read(&path).map_err(failed)?;
+        let Ok(reading) = interpret(&text) else { return Err(JournalError::Damaged(path)) };
+        let file = File::options().append(true).open(&path).map_err(failed)?;
+        file.set_len(reading.whole as u64).map_err(failed)?;
+        Ok(Journal { path, file, done: reading.done })
     }
 }
 
@@ -259,17 +303,27 @@ fn take_room(file: &File, end: usize, noted: usize) -> io::Result<()> {
     }
 }
 
-fn line(entry: &Entry, lines: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+/// The lines that are on disk before the commit point.
+pub(crate) fn intent(id: &str, steps: &[Step]) -> Result<Vec<u8>, serde_json::Error> {
+    let mut lines = Vec::new();
+    line(&Entry::Header { version: VERSION, id: id.to_owned() }, &mut lines)?;
+    for step in steps {
+        line(&Entry::Step { step: step.clone() }, &mut lines)?;
+    }
+    line(&Entry::Ready { steps: steps.len() }, &mut lines)?;
+    Ok(lines)
+}
+
+pub(crate) fn line(entry: &Entry, lines: &mut Vec<u8>) -> Result<(), serde_json::Error> {
     let text = serde_json::to_string(entry)?;
     lines.extend_from_slice(format!("{:08x} {text}\n", crc32fast::hash(text.as_bytes())).as_bytes());
     Ok(())
 }
 
-fn parse(line: &[u8]) -> Option<Entry> {
+pub(crate) fn parse(line: &[u8]) -> Option<Entry> {
     let text = line.strip_suffix(b"\n")?;
     let (sum, text) = text.split_at_checked(9)?;
-    let sum = u32::from_str_radix(str::from_utf8(sum.strip_suffix(b" ")?).ok()?, 16).ok()?;
-    if crc32fast::hash(text) != sum {
+    if sum.strip_suffix(b" ")? != format!("{:08x}", crc32fast::hash(text)).as_bytes() {
         return None;
     }
     serde_json::from_slice(text).ok()
@@ -313,6 +367,58 @@ mod tests {
             assert_eq!(progress == Progress::Committed, length == whole.len(), "{length}");
             assert!(length < usize::try_from(intended).unwrap() || steps == one_step());
         }
+    }
+
+    #[test]
+    fn entries_out_of_order_are_damage() {
+        let [step, other] =
+            [0, 1].map(|number| Entry::Step { step: Step::Open { path: format!("/{number}").into() } });
+        let header = || Entry::Header { version: VERSION, id: "00000000".to_owned() };
+        let ready = |steps| Entry::Ready { steps };
+        for entries in [
+            vec![Entry::Commit],
+            vec![step],
+            vec![header(), header()],
+            vec![Entry::Header { version: VERSION + 1, id: String::new() }],
+            vec![header(), Entry::Commit],
+            vec![header(), ready(1)],
+            vec![header(), ready(0), ready(0)],
+            vec![header(), ready(0), other],
+            vec![header(), ready(0), Entry::Applied],
+            vec![header(), ready(0), Entry::Commit, Entry::Commit],
+            vec![header(), ready(0), Entry::Commit, Entry::Done { step: 0 }],
+        ] {
+            let mut text = Vec::new();
+            entries.iter().for_each(|entry| line(entry, &mut text).unwrap());
+            assert_eq!(interpret(&text), Err(Damage), "{entries:?}");
+        }
+    }
+
+    /// Taken for a torn end it would read as undecided, and be discarded with steps of it taken.
+    #[test]
+    fn a_decision_behind_a_broken_line_is_damage() {
+        let whole = {
+            let mut text = intent("00000000", &one_step()).unwrap();
+            line(&Entry::Commit, &mut text).unwrap();
+            text
+        };
+        let commit = whole.len() - whole.split_inclusive(|byte| *byte == b'\n').next_back().unwrap().len();
+        for at in 0..commit - 1 {
+            let mut text = whole.clone();
+            text[at] ^= 1;
+            assert_eq!(interpret(&text), Err(Damage), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_recovery_may_have_been_recovered() {
+        let mut text = intent("00000000", &one_step()).unwrap();
+        for entry in [Entry::Commit, Entry::Done { step: 0 }, Entry::Applied, Entry::Applied] {
+            line(&entry, &mut text).unwrap();
+        }
+        let reading = interpret(&text).unwrap();
+        assert_eq!((reading.progress, reading.steps), (Progress::Applied, one_step()));
+        assert_eq!((reading.done, reading.whole), (BTreeSet::from([0]), text.len()));
     }
 
     #[test]
