@@ -50,8 +50,8 @@ pub fn unkept(text: &str) -> Option<PathBuf> {
     let mut at = 0;
     while at < bytes.len() {
         if bytes[at] == b'\\' {
-            let digits = bytes.get(at + 2..at + 4).filter(|_| bytes[at + 1] == b'x')?;
-            path.push(u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?);
+            let &[b'x', high, low] = bytes.get(at + 1..at + 4)? else { return None };
+            path.push(digit(high)? << 4 | digit(low)?);
             at += 4;
         } else {
             path.push(bytes[at]);
@@ -59,6 +59,10 @@ pub fn unkept(text: &str) -> Option<PathBuf> {
         }
     }
     Some(PathBuf::from(OsString::from_vec(path)))
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// `#[serde(with = "…")]` for a path, by [`kept`].
@@ -155,5 +159,6 @@ mod tests {
         assert_eq!(shown(Path::new(OsStr::from_bytes(b"/a\xffb\\"))), "/a\\xffb\\");
         assert_eq!(unkept("\\y41"), None);
         assert_eq!(unkept("\\x4"), None);
+        assert_eq!(unkept("\\x+4"), None);
     }
 }
