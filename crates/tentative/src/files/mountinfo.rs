@@ -82,7 +82,8 @@ fn parse(text: &[u8]) -> Vec<Mount> {
 // 36 35 98:0 /root /mnt/point rw,noatime shared:1 - ext3 /dev/root rw,errors=continue
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    let dash = fields.iter().position(|field| *field == b"-")?;
+    // Behind the six fields that are always there: a file system says itself what of it is mounted.
+    let dash = 6 + fields.get(6..)?.iter().position(|field| *field == b"-")?;
     let flags: Vec<&[u8]> = fields.get(5)?.split(|byte| *byte == b',').collect();
     let super_flags: Vec<&[u8]> = fields.get(dash + 3)?.split(|byte| *byte == b',').collect();
     Some(Mount {
@@ -128,6 +129,8 @@ mod tests {
         assert_eq!((mount.id, mount.path.as_path()), (36, Path::new("/mnt/a b")));
         assert_eq!((mount.file_system.as_str(), mount.read_only, mount.no_suid), ("ext4", true, true));
         assert!(!mount.no_exec);
+        let mount = parse_line(b"36 35 0:9 - /mnt rw,noexec - fuse x ro").unwrap();
+        assert_eq!((mount.file_system.as_str(), mount.read_only, mount.no_exec), ("fuse", true, true));
     }
 
     #[test]
