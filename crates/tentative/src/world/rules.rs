@@ -37,7 +37,7 @@ impl Rules {
         let mut rules: Vec<(Action, Matcher)> = Vec::new();
         if policy.rules.iter().any(allows_a_name) {
             // Allowing a name includes looking it up. First, so that any rule of the user's can say otherwise.
-            let hosts = hosts::name_servers().into_iter().map(|ip| (ip, bits(ip))).collect();
+            let hosts = hosts::name_servers().into_iter().map(host).collect();
             rules.push((Action::Allow, Matcher::Net { hosts, any: false, port: Some(53) }));
         }
         rules.extend(policy.rules.iter().map(|rule| (rule.action, matcher(&rule.kind))));
@@ -132,7 +132,7 @@ fn matcher(kind: &Kind) -> Matcher {
         Kind::Net(host, port) => {
             let (hosts, any) = match host {
                 Host::Any => (Vec::new(), true),
-                Host::Network(ip, prefix) => (vec![(ip.to_canonical(), *prefix)], false),
+                Host::Network(ip, prefix) => (vec![network(*ip, *prefix)], false),
                 Host::Name(name) => (look_up(name), false),
             };
             Matcher::Net { hosts, any, port: *port }
@@ -148,11 +148,20 @@ fn matcher(kind: &Kind) -> Matcher {
 fn look_up(name: &str) -> Vec<(IpAddr, u8)> {
     // A name that cannot be looked up allows nothing.
     let found = (name, 0).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
-    found.into_iter().map(|address| (address.ip(), bits(address.ip()))).collect()
+    found.into_iter().map(|address| host(address.ip())).collect()
 }
 
-const fn bits(ip: IpAddr) -> u8 {
-    if ip.is_ipv4() { 32 } else { 128 }
+fn host(ip: IpAddr) -> (IpAddr, u8) {
+    network(ip, if ip.is_ipv4() { 32 } else { 128 })
+}
+
+/// A network as addresses are compared with it: one of addresses mapped into IPv6 only is the one of IPv4 that they stand
+/// for. A larger one has others too, and is one of IPv6.
+fn network(ip: IpAddr, prefix: u8) -> (IpAddr, u8) {
+    match (ip, ip.to_canonical(), prefix.checked_sub(96)) {
+        (IpAddr::V6(_), IpAddr::V4(mapped), Some(prefix)) => (mapped.into(), prefix),
+        _ => (ip, prefix),
+    }
 }
 
 fn contains(network: IpAddr, prefix: u8, ip: IpAddr) -> bool {
@@ -186,6 +195,23 @@ mod tests {
         assert_eq!(rules.net("10.1.0.1:81".parse().unwrap()), Some(Action::Allow));
         assert_eq!(rules.net("[::ffff:10.1.0.1]:80".parse().unwrap()), Some(Action::Deny));
         assert_eq!(rules.net("11.0.0.1:80".parse().unwrap()), None);
+    }
+
+    /// Their prefix counts the bits of IPv6; taken for IPv4's it matched every address.
+    #[test]
+    fn mapped_networks_match_what_they_name() {
+        let one = rules(&[
+            ("net:::ffff:10.1.0.1", Action::Allow),
+            ("net:[::ffff:192.0.2.0/120]:80", Action::Allow),
+        ]);
+        assert_eq!(one.net("10.1.0.1:1".parse().unwrap()), Some(Action::Allow));
+        assert_eq!(one.net("[::ffff:10.1.0.1]:1".parse().unwrap()), Some(Action::Allow));
+        assert_eq!(one.net("10.1.0.2:1".parse().unwrap()), None);
+        assert_eq!(one.net("192.0.2.77:80".parse().unwrap()), Some(Action::Allow));
+        assert_eq!(one.net("192.0.3.77:80".parse().unwrap()), None);
+        let larger = rules(&[("net:::ffff:0.0.0.0/95", Action::Allow)]);
+        assert_eq!(larger.net("[::fffe:1:2]:1".parse().unwrap()), Some(Action::Allow));
+        assert_eq!(larger.net("10.1.0.1:1".parse().unwrap()), None);
     }
 
     #[test]
