@@ -130,9 +130,14 @@ fn parse_port(text: &str) -> Result<u16, ParseRuleError> {
 
 fn parse_net(target: &str) -> Result<Kind, ParseRuleError> {
     if let Some(rest) = target.strip_prefix('[') {
-        let (address, port) =
-            rest.split_once(']').ok_or_else(|| ParseRuleError::Network(target.to_owned()))?;
-        let port = port.strip_prefix(':').map(parse_port).transpose()?;
+        let bad = || ParseRuleError::Network(target.to_owned());
+        let (address, behind) = rest.split_once(']').ok_or_else(bad)?;
+        // What stands there without a colon is no port; leaving it out would match every port.
+        let port = match behind.strip_prefix(':') {
+            Some(port) => Some(parse_port(port)?),
+            None if behind.is_empty() => None,
+            None => return Err(bad()),
+        };
         return Ok(Kind::Net(parse_host(address)?, port));
     }
     // An IPv6 address or network without brackets has no port.
@@ -163,7 +168,7 @@ fn parse_host(text: &str) -> Result<Host, ParseRuleError> {
             let prefix = prefix.unwrap_or(bits);
             if prefix > bits { Err(bad()) } else { Ok(Host::Network(address, prefix)) }
         }
-        Err(_) if prefix.is_some() || text.is_empty() => Err(bad()),
+        Err(_) if prefix.is_some() || text.is_empty() || text.contains(['[', ']']) => Err(bad()),
         Err(_) => Ok(Host::Name(text.to_owned())),
     }
 }
@@ -209,6 +214,9 @@ mod tests {
             "net:www.*.org",
             "net:a:0",
             "net:10.0.0.0/33",
+            "net:[::1]8080",
+            "net:[::1]:",
+            "net:a]:b:c",
             "listen",
             "unix:x",
             "signal:-1",
