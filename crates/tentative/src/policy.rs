@@ -186,6 +186,30 @@ impl fmt::Display for Host {
     }
 }
 
+/// As [`Kind::from_str`] takes it, and the same rule again. A path or name of bytes that are not UTF-8, which no text
+/// gives, is shown inexactly.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Net(Host::Any, None) => f.write_str("net"),
+            Kind::Net(host, port) => {
+                let host = host.to_string();
+                // Outside of brackets a colon may be the one before a port.
+                let host = if host.contains(':') { format!("[{host}]") } else { host };
+                match port {
+                    Some(port) => write!(f, "net:{host}:{port}"),
+                    None => write!(f, "net:{host}"),
+                }
+            }
+            Kind::Listen(port) => write!(f, "listen:{port}"),
+            Kind::Unix(path) => write!(f, "unix:{}", path.display()),
+            Kind::UnixAbstract(name) => write!(f, "unix:@{name}"),
+            Kind::Device(path) => write!(f, "device:{}", path.display()),
+            Kind::Signal(pid) => write!(f, "signal:{pid}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,5 +252,27 @@ mod tests {
             "net:[::1]:80".parse(),
             Ok(Kind::Net(Host::Network("::1".parse().unwrap(), 128), Some(80)))
         );
+    }
+
+    #[test]
+    fn a_rule_has_one_text() {
+        for (given, text) in [
+            ("net", "net"),
+            ("net:*", "net"),
+            ("net:*:80", "net:*:80"),
+            ("net:10.0.0.0/8:80", "net:10.0.0.0/8:80"),
+            ("net:fe80::/10", "net:[fe80::/10]"),
+            ("net:[::1]:80", "net:[::1]:80"),
+            ("net:fe80::1%eth0", "net:[fe80::1%eth0]"),
+            ("net:example.org:443", "net:example.org:443"),
+            ("listen:8080", "listen:8080"),
+            ("unix:/run/x.sock", "unix:/run/x.sock"),
+            ("unix:@name", "unix:@name"),
+            ("device:/dev/kvm", "device:/dev/kvm"),
+            ("signal:12", "signal:12"),
+        ] {
+            let kind: Kind = given.parse().unwrap();
+            assert_eq!((kind.to_string().as_str(), text.parse()), (text, Ok(kind)));
+        }
     }
 }
