@@ -49,15 +49,35 @@ fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
     }
-    let safe = printable(word);
-    if matches!(safe, Cow::Owned(_)) {
-        // What `$'...'` understands: the escapes made above, with backslash and quote escaped as well.
-        return format!("$'{}'", safe.replace('\'', "\\'"));
+    if word.chars().any(is_unsafe) {
+        return escaped(word);
     }
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Control characters of both sets, and the marks that change the direction of what follows.
+/// The word as `$'…'` of bash(1), whose escapes are not those of [`printable`]: `\xNN` is a byte there, which makes a
+/// character only below 0x80.
+fn escaped(word: &str) -> String {
+    let mut text = String::from("$'");
+    for character in word.chars() {
+        match character {
+            '\n' => text.push_str("\\n"),
+            '\t' => text.push_str("\\t"),
+            '\r' => text.push_str("\\r"),
+            '\\' | '\'' => text.extend(['\\', character]),
+            '\0'..'\u{80}' if is_unsafe(character) => {
+                text.push_str(&format!("\\x{:02x}", u32::from(character)))
+            }
+            _ if is_unsafe(character) => text.push_str(&format!("\\u{:04x}", u32::from(character))),
+            _ => text.push(character),
+        }
+    }
+    text.push('\'');
+    text
+}
+
+/// Control characters of both sets, and the marks that change the direction of what follows; all have at most four
+/// hexadecimal digits.
 const fn is_unsafe(character: char) -> bool {
     matches!(character,
         '\0'..='\x1f' | '\x7f'..='\u{9f}'
@@ -82,5 +102,7 @@ mod tests {
         assert_eq!(command_line(&words(&["sh", "-c", "echo it's"])), r"sh -c 'echo it'\''s'");
         assert_eq!(command_line(&words(&["ls", ""])), "ls ''");
         assert_eq!(command_line(&words(&["a\nb"])), "$'a\\nb'");
+        assert_eq!(command_line(&words(&["\n\\'"])), r"$'\n\\\''");
+        assert_eq!(command_line(&words(&["\x1b[m\u{85}\u{202e}x"])), r"$'\x1b[m\u0085\u202ex'");
     }
 }
