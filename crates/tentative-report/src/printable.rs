@@ -81,7 +81,7 @@ fn escaped(word: &str) -> String {
 const fn is_unsafe(character: char) -> bool {
     matches!(character,
         '\0'..='\x1f' | '\x7f'..='\u{9f}'
-        | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -92,6 +92,7 @@ mod tests {
     fn control_characters_are_shown_and_not_obeyed() {
         assert_eq!(printable("a\x1b[2Jb\n"), "a\\x1b[2Jb\\n");
         assert_eq!(printable("x\u{202e}y"), "x\\u{202e}y");
+        assert_eq!(printable("\u{61c}"), "\\u{61c}");
         assert!(matches!(printable("größe 日本"), Cow::Borrowed(_)));
         assert_eq!(printable_line("a\tb\x07"), "a\tb\\x07");
     }
