@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use similar::{ChangeTag, TextDiff};
+use similar::{Change, ChangeTag, TextDiff};
 
 use crate::{paint::Palette, printable, units::bytes};
 
@@ -161,22 +161,42 @@ fn lines(
     let to = if *after == Side::Absent { "/dev/null".to_owned() } else { format!("b{new}") };
     let _ = writeln!(text, "{}", palette.heading(&format!("--- {from}")));
     let _ = writeln!(text, "{}", palette.heading(&format!("+++ {to}")));
-    let diff = TextDiff::configure().timeout(std::time::Duration::from_secs(2)).diff_lines(was, is);
-    for hunk in diff.unified_diff().context_radius(CONTEXT).iter_hunks() {
-        let _ = writeln!(text, "{}", palette.diff_line('@', &hunk.header().to_string()));
-        for change in hunk.iter_changes() {
+    // A carriage return ends no line for what reads diffs.
+    let (old, new): (Vec<&str>, Vec<&str>) =
+        (was.split_inclusive('\n').collect(), is.split_inclusive('\n').collect());
+    let diff = TextDiff::configure().timeout(std::time::Duration::from_secs(2)).diff_slices(&old, &new);
+    for group in diff.grouped_ops(CONTEXT) {
+        let changes: Vec<Change<&str>> = group.iter().flat_map(|op| diff.iter_changes(op)).collect();
+        let ranges =
+            format!("@@ -{} +{} @@", range(&changes, Change::old_index), range(&changes, Change::new_index));
+        let _ = writeln!(text, "{}", palette.diff_line('@', &ranges));
+        for change in changes {
             let mark = match change.tag() {
                 ChangeTag::Delete => '-',
                 ChangeTag::Insert => '+',
                 ChangeTag::Equal => ' ',
             };
-            let content = change.value().strip_suffix('\n').unwrap_or(change.value());
-            let line = format!("{mark}{}", printable::printable_line(content));
+            let content = change.value().strip_suffix('\n');
+            let line = format!("{mark}{}", printable::printable_line(content.unwrap_or(change.value())));
             let _ = writeln!(text, "{}", palette.diff_line(mark, &line));
-            if change.missing_newline() {
+            if content.is_none() {
                 let _ = writeln!(text, "\\ No newline at end of file");
             }
         }
+    }
+}
+
+/// Where the lines of a hunk are on one side. From the lines themselves: the operations of `similar` 2.7 say otherwise once
+/// it has moved some of them to join others.
+fn range<'a>(changes: &[Change<&'a str>], index: fn(&Change<&'a str>) -> Option<usize>) -> String {
+    let mut indexes = changes.iter().filter_map(index);
+    let Some(first) = indexes.next() else {
+        // All of the file is context where there is any.
+        return "0,0".to_owned();
+    };
+    match 1 + indexes.count() {
+        1 => (first + 1).to_string(),
+        count => format!("{},{count}", first + 1),
     }
 }
 
@@ -202,6 +222,19 @@ mod tests {
             plain(&Side::Absent, &file(0o755, b"x")),
             "diff --tentative a/srv/a b/srv/a\nnew file mode 0755\n--- /dev/null\n+++ b/srv/a\n@@ -0,0 +1 @@\n+x\n\
              \\ No newline at end of file\n"
+        );
+    }
+
+    #[test]
+    fn hunks_are_where_their_lines_are() {
+        assert!(
+            plain(&file(0o644, b"c\nb\n"), &file(0o644, b"b\nb\n"))
+                .ends_with("@@ -1,2 +1,2 @@\n-c\n b\n+b\n")
+        );
+        assert!(plain(&file(0o644, b""), &file(0o644, b"b\n")).ends_with("@@ -0,0 +1 @@\n+b\n"));
+        assert!(
+            plain(&file(0o644, b"a\rb\nc\n"), &file(0o644, b"a\rb\nd\r"))
+                .ends_with("@@ -1,2 +1,2 @@\n a\\rb\n-c\n+d\\r\n\\ No newline at end of file\n")
         );
     }
 
