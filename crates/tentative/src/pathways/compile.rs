@@ -9,15 +9,15 @@ use tentative_sys::world::Instruction;
 use super::{Condition, Rule, table};
 use crate::{files::plan::Privilege, layer::LayerSet};
 
-const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
-const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
-const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-const JUMP_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+pub(super) const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+pub(super) const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
+pub(super) const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
+pub(super) const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+pub(super) const JUMP_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+pub(super) const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
-const ALLOW: u32 = 0x7fff_0000; // SECCOMP_RET_ALLOW
-const NOTIFY: u32 = 0x7fc0_0000; // SECCOMP_RET_USER_NOTIF
+pub(super) const ALLOW: u32 = 0x7fff_0000; // SECCOMP_RET_ALLOW
+pub(super) const NOTIFY: u32 = 0x7fc0_0000; // SECCOMP_RET_USER_NOTIF
 
 const OFFSET_NUMBER: u32 = 0;
 const OFFSET_ARCHITECTURE: u32 = 4;
@@ -193,61 +193,10 @@ const fn high_half(argument: u8) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layer::Layer;
-
-    /// What the kernel's interpreter would answer.
-    fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
-        let mut data = Vec::new();
-        data.extend(number.to_le_bytes());
-        data.extend(architecture.to_le_bytes());
-        data.extend(0u64.to_le_bytes());
-        arguments.iter().for_each(|argument| data.extend(argument.to_le_bytes()));
-        let (mut at, mut accumulator) = (0, 0u32);
-        loop {
-            let i = program[at];
-            at += 1;
-            let taken = match i.code {
-                LOAD => {
-                    let offset = i.operand as usize;
-                    accumulator = u32::from_le_bytes(data[offset..offset + 4].try_into().unwrap());
-                    continue;
-                }
-                AND => {
-                    accumulator &= i.operand;
-                    continue;
-                }
-                JUMP => {
-                    at += i.operand as usize;
-                    continue;
-                }
-                JUMP_EQUAL => accumulator == i.operand,
-                JUMP_AT_LEAST => accumulator >= i.operand,
-                RETURN => return i.operand,
-                other => panic!("unknown instruction {other:#x}"),
-            };
-            at += usize::from(if taken { i.jump_true } else { i.jump_false });
-        }
-    }
-
-    fn expected(rule: &Rule, arguments: [u64; 6]) -> u32 {
-        let crosses = match rule {
-            Rule::Inside => false,
-            Rule::Refuse(_) => true,
-            Rule::Ask(condition) => holds(condition, arguments),
-        };
-        if crosses { NOTIFY } else { ALLOW }
-    }
-
-    fn holds(condition: &Condition, arguments: [u64; 6]) -> bool {
-        let word = |argument: &u8| arguments[usize::from(*argument)];
-        match condition {
-            Condition::Always => true,
-            Condition::Is { argument, mask, values } => values.contains(&(word(argument) as u32 & mask)),
-            Condition::IsNot { argument, mask, values } => !values.contains(&(word(argument) as u32 & mask)),
-            Condition::IsSet { argument } => word(argument) != 0,
-            Condition::All(conditions) => conditions.iter().all(|condition| holds(condition, arguments)),
-        }
-    }
+    use crate::{
+        layer::Layer,
+        pathways::oracle::{expected, run},
+    };
 
     #[test]
     fn the_filter_says_what_the_table_says() {
@@ -273,8 +222,7 @@ mod tests {
         for number in 0..600 {
             for word in &words {
                 let arguments = [*word; 6];
-                let expected = super::super::by_number(number as i32)
-                    .map_or(NOTIFY, |pathway| expected(&pathway.rule, arguments));
+                let expected = expected(number, arguments, LayerSet::EMPTY, Privilege::User);
                 assert_eq!(run(&program, ARCHITECTURE, number, arguments), expected, "{number} {word:#x}");
             }
         }

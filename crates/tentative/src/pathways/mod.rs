@@ -5,6 +5,8 @@
 //! in the table reaches the monitor, which refuses it.
 
 mod compile;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod oracle;
 
 use std::sync::LazyLock;
 
