@@ -9,6 +9,8 @@
 pub mod changes;
 pub mod diff;
 pub mod effects;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod json;
 pub mod listing;
 pub mod paint;

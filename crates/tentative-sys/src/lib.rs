@@ -4,6 +4,8 @@ mod arch;
 pub mod crash;
 pub mod ending;
 pub mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod kin;
 pub mod memory;
 pub mod probe;

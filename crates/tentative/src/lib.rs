@@ -9,6 +9,8 @@ pub mod change;
 pub mod containment;
 pub mod effect;
 pub mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod journal;
 mod kin;
 pub mod layer;

@@ -216,7 +216,7 @@ impl Cursor<'_> {
 }
 
 /// Parses one line; the path is what stands behind the padding.
-fn parse_line(line: &[u8]) -> Option<(Vma, &[u8])> {
+pub(crate) fn parse_line(line: &[u8]) -> Option<(Vma, &[u8])> {
     let mut rest = Cursor(line);
     let mut vma = Vma { start: rest.number(16)? as usize, ..Vma::default() };
     rest.skip(b'-')?;

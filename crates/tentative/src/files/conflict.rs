@@ -241,7 +241,7 @@ fn whole_file_locks() -> BTreeSet<(u32, u32, u64, i32)> {
 }
 
 // 1: FLOCK  ADVISORY  WRITE 1234 fe:00:131 0 EOF
-fn parse_lock(line: &str) -> Option<(u32, u32, u64, i32)> {
+pub(crate) fn parse_lock(line: &str) -> Option<(u32, u32, u64, i32)> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     if fields.next()? != "FLOCK" {
         return None;

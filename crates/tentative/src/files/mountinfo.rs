@@ -75,7 +75,7 @@ fn look(path: &Path) -> Option<Found> {
     Some(Found { mount: found.stx_mnt_id, is_directory: found.stx_mode & 0o170_000 == 0o040_000 })
 }
 
-fn parse(text: &[u8]) -> Vec<Mount> {
+pub(crate) fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
 

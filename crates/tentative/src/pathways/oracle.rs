@@ -4,6 +4,7 @@
 
 use tentative_sys::world::Instruction;
 
+pub(crate) use super::compile::ARCHITECTURE;
 use super::{
     Condition, Rule, by_number,
     compile::{ALLOW, AND, JUMP, JUMP_AT_LEAST, JUMP_EQUAL, LOAD, NOTIFY, RETURN, X32},
@@ -58,6 +59,17 @@ pub(crate) fn expected(number: u32, arguments: [u64; 6], without: LayerSet, priv
         Rule::Ask(condition) => holds(condition, arguments),
     };
     if crosses { NOTIFY } else { ALLOW }
+}
+
+/// What the table says about a call of any architecture.
+pub(crate) fn expected_of(
+    architecture: u32,
+    number: u32,
+    arguments: [u64; 6],
+    without: LayerSet,
+    privilege: Privilege,
+) -> u32 {
+    if architecture == ARCHITECTURE { expected(number, arguments, without, privilege) } else { NOTIFY }
 }
 
 fn holds(condition: &Condition, arguments: [u64; 6]) -> bool {

@@ -42,7 +42,7 @@ impl Address {
         Address::parse(&call.read(address, usize::try_from(length).ok()?)?)
     }
 
-    fn parse(bytes: &[u8]) -> Option<Address> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Address> {
         let family = u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?);
         let port = || Some(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?));
         Some(match family {

@@ -9,7 +9,7 @@ pub(super) fn name_servers() -> Vec<IpAddr> {
     if servers.is_empty() { vec![IpAddr::from([127, 0, 0, 1])] } else { servers }
 }
 
-fn parse(configured: &str) -> Vec<IpAddr> {
+pub(crate) fn parse(configured: &str) -> Vec<IpAddr> {
     configured
         .lines()
         .filter_map(|line| line.trim().strip_prefix("nameserver"))

@@ -4,10 +4,10 @@
 //! the monitor in the host's network, with its own copy of the arguments, and handed over as a socket; the program
 //! never gets to name anything in the host's network itself.
 
-mod address;
+pub(crate) mod address;
 mod bind;
 mod connect;
-mod hosts;
+pub(crate) mod hosts;
 mod listeners;
 mod pending;
 mod rules;
