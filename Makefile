@@ -4,9 +4,10 @@
 PYTHON ?= python3
 VENV := .venv
 TOOLS := .tools/.venv
+SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python test-cpython crash model lint format docs bench clean
+.PHONY: help run test test-rust test-python test-cpython crash model fuzz lint format docs bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -34,11 +35,15 @@ crash: ## kill the processes at every step; more rounds than `make test`
 model: ## random programs in and outside transactions; more rounds than `make test`
 	@$(PYTHON) tools/test.py --only model --as-is
 
+fuzz: ## look for inputs that break what we parse and print, SECONDS=60 for each fuzzer
+	@$(PYTHON) tools/fuzz.py --seconds $(SECONDS)
+
 lint: ## formatting, clippy, ruff, and the house rules
 	@$(PYTHON) tools/lint.py
 
 format: ## reformat Rust and Python
 	@cargo fmt --all
+	@cargo fmt --manifest-path fuzz/Cargo.toml
 	@$(PYTHON) tools/environment.py --tools-only
 	@$(TOOLS)/bin/ruff format -q .
 
@@ -49,4 +54,4 @@ bench: ## ratios against fork, bubblewrap and a bare overlay mount
 	@$(PYTHON) tools/bench.py
 
 clean: ## remove everything that was built
-	@rm -rf target $(VENV) .tools
+	@rm -rf target fuzz/target $(VENV) .tools

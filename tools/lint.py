@@ -145,6 +145,8 @@ def main() -> None:
     ruff = environment.prepare_tools() / "ruff"
     steps = (
         ["cargo", "fmt", "--all", "--check"],
+        # A workspace of its own, which is not built here.
+        ["cargo", "fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"],
         ["cargo", "clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"],
         ["cargo", "clippy", "-q", "--workspace", "--all-targets"]
         + ["--features", "tentative-cli/crash-points", "--", "-D", "warnings"],
