@@ -125,7 +125,8 @@ fn details(change: &Change) -> String {
     let before = change.before.as_deref().map(printable);
     let after = change.after.as_deref().map(printable);
     match (change.kind, before, after) {
-        (ChangeKind::Renamed, Some(before), _) => format!("was {before}"),
+        (ChangeKind::Renamed, Some(before), Some(after)) => format!("was {before}; {after}"),
+        (ChangeKind::Renamed, Some(before), None) => format!("was {before}"),
         (_, Some(before), Some(after)) if before == after => after.into_owned(),
         (_, Some(before), Some(after)) => format!("{before} -> {after}"),
         (_, Some(only), None) | (_, None, Some(only)) => only.into_owned(),
@@ -205,7 +206,7 @@ mod tests {
             "changes: 1 deleted, 1 modified, 1 renamed, 3 created\n\
              \x20 deleted   /srv/old  file 0600 1 B\n\
              \x20 modified  /srv/a.py  file 0644 10 B -> file 0644 12 B\n\
-             \x20 renamed   /srv/new  was /srv/was\n\
+             \x20 renamed   /srv/new  was /srv/was; file 0644 3 B\n\
              \x20 created   /srv/venv/  directory 0755, with 2 entries below\n"
         );
         changes.retain(|change| change.kind == ChangeKind::Created);

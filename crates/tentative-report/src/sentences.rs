@@ -64,8 +64,11 @@ pub fn of_change(change: &Change) -> String {
             || format!("{thing} was created."),
             |is| format!("{thing} was created; it is {is}."),
         ),
-        ChangeKind::Renamed => before
-            .map_or_else(|| format!("{thing} has a new name."), |was| format!("{thing} was {was} before.")),
+        ChangeKind::Renamed => {
+            let was = before.map_or_else(String::new, |was| format!(" from {was}"));
+            let is = after.map_or_else(String::new, |is| format!("; it is {is}"));
+            format!("{thing} was renamed{was}{is}.")
+        }
         ChangeKind::Modified | ChangeKind::Metadata => {
             let what = if change.kind == ChangeKind::Metadata { "The attributes of " } else { "" };
             let verb = if change.kind == ChangeKind::Metadata { "were changed" } else { "was changed" };

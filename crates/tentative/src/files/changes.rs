@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     change::{Change, ChangeKind, Subject},
-    files::{name, plan::Plan, scan},
+    files::{attributes, name, plan::Plan, scan},
     layer::Layer,
 };
 
@@ -57,6 +57,33 @@ pub fn changes(plan: &Plan) -> Result<Vec<FileChange>, ScanError> {
 }
 
 impl FileChange {
+    /// Makes it the change of something that was at another path before. What else is different about it is said with what
+    /// is there now: nobody shall take a changed file for one that was only moved.
+    pub(super) fn was_at(&mut self, from: &Path) -> io::Result<()> {
+        let replaced = self.before.take();
+        self.kind = ChangeKind::Renamed;
+        self.from = Some(from.to_owned());
+        let old = match fs::symlink_metadata(from) {
+            // Somebody removed it meanwhile, which is a conflict.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        let before = words(from, &old);
+        if let (Some(after), Some(new)) = (&mut self.after, &self.new) {
+            if *after != before {
+                after.push_str(&format!(", was {before}"));
+            } else if old.is_file() && !attributes::same_content(from, new)? {
+                after.push_str(", other content");
+            }
+            if let Some(replaced) = replaced {
+                after.push_str(&format!(", in place of {replaced}"));
+            }
+        }
+        self.before = Some(before);
+        self.old = Some(from.to_owned());
+        Ok(())
+    }
+
     /// The change as records show it.
     #[must_use]
     pub fn to_change(&self) -> Change {

@@ -656,19 +656,17 @@ impl<'a> Walk<'a> {
                 None => whole.vanished.push(orphan.path),
             }
         }
-        self.renamed(renames);
-        Ok(())
+        self.renamed(renames)
     }
 
-    fn renamed(&mut self, renames: Vec<(Orphan, PathBuf)>) {
+    fn renamed(&mut self, renames: Vec<(Orphan, PathBuf)>) -> Result<(), ScanError> {
         let gone: BTreeSet<PathBuf> = renames.iter().map(|(_, from)| from.clone()).collect();
         let new: HashMap<PathBuf, PathBuf> =
             renames.iter().map(|(orphan, from)| (orphan.path.clone(), from.clone())).collect();
         self.changes.retain(|change| change.kind != ChangeKind::Deleted || !gone.contains(&change.path));
         for change in self.changes.iter_mut().filter(|change| change.kind != ChangeKind::Deleted) {
             if let Some(from) = new.get(&change.path).filter(|from| **from != change.path) {
-                change.kind = ChangeKind::Renamed;
-                change.from = Some(from.clone());
+                change.was_at(from).map_err(read(from))?;
             }
         }
         for operation in &mut self.operations {
@@ -687,6 +685,7 @@ impl<'a> Walk<'a> {
                 cover: self.number,
             });
         }
+        Ok(())
     }
 
     /// A file with several names that was changed through one that is then deleted: its content is only in the index.
