@@ -3,7 +3,7 @@
 //! Opening the store recovers it first, at every start, so that no verb sees what a crash has left half done.
 
 use tentative::{
-    record::State,
+    record::{Record, State},
     store::{Id, Outcome, Recovered, ResolveError, Store, StoreError, Summary},
 };
 use tentative_report::{
@@ -66,10 +66,25 @@ pub(crate) fn recovery(recovered: &Recovered) -> Recovery {
     Recovery { id: recovered.id.to_string(), state, done }
 }
 
-/// The rows of the table of transactions.
+/// The record of a transaction whose code has ended.
+pub(crate) fn record(store: &Store, id: &Id) -> Result<Record, CommandError> {
+    let runs = || {
+        CommandError::usage(format!("{id} is running or in use by another process"))
+            .hint("what it did can be shown when its code has ended")
+    };
+    match store.record(id) {
+        Ok(record) if record.state == State::Running => Err(runs()),
+        // Made ahead by a live process, or not begun yet.
+        Err(StoreError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Err(runs()),
+        other => Ok(other?),
+    }
+}
+
+/// The rows of the table of transactions. What a live process has made ahead is none of them.
 pub(crate) fn rows(summaries: &[Summary]) -> Vec<Row> {
     summaries
         .iter()
+        .filter(|summary| summary.state != State::Running || !summary.program.is_empty())
         .map(|summary| Row {
             id: summary.id.to_string(),
             state: summary.state,

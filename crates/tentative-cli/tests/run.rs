@@ -207,12 +207,59 @@ fn held_output_is_delivered_by_the_commit() {
 }
 
 #[test]
+fn held_output_is_in_the_report() {
+    require!(Feature::Overlay);
+    let tool = Tool::new(TENTATIVE);
+    let output = tool.run(&["run", "--output", "hold", "echo", "only"]).ended(0);
+    let output = output.says("  held        process write standard output (5 bytes)\n");
+    let id = tool.list()[0]["id"].as_str().expect("it is listed").to_owned();
+    output.says(&format!("hint: 'tentative show --output {id}' prints what is held"));
+}
+
+#[test]
+fn a_renamed_file_is_not_taken_for_an_unchanged_one() {
+    require!(Feature::Overlay);
+    let tool = Tool::new(TENTATIVE);
+    let work = tool.environment.work();
+    let renamed = |script: &str| {
+        let file = |name: &str, text: &str| fs::write(work.join(name), text).expect("write");
+        file("a", "one\ntwo\n");
+        file("b", "other\n");
+        tool.run(&["run", "sh", "-c", script]).ended(0)
+    };
+    renamed("mv a c").says("c  was ").says("/a; file 0644 8 B\n");
+    assert!(tool.run(&["diff"]).printed.lines().count() == 3, "no content");
+    renamed("mv a c; printf 'one\\n2wo\\n' > c").says("/a; file 0644 8 B, other content\n");
+    let diff = tool.run(&["diff"]).printed;
+    assert!(diff.ends_with("@@ -1,2 +1,2 @@\n one\n-two\n+2wo\n"), "{diff}");
+    renamed("mv a c; chmod 755 c").says("/a; file 0755 8 B, was file 0644 8 B\n");
+    renamed("mv a b").says("/a; file 0644 8 B, in place of file 0644 6 B\n");
+}
+
+#[test]
+fn show_judges_by_what_others_have_changed_since() {
+    require!(Feature::Overlay);
+    let tool = Tool::new(TENTATIVE);
+    let file = tool.environment.work().join("file");
+    fs::write(&file, "before").expect("write");
+    let id = tool.keep("echo inside > file");
+    tool.run(&["show", &id]).ended(0);
+    assert_eq!(tool.run(&["show", "--json"]).document()["verdict"]["commit"]["safe"], true);
+    fs::write(&file, "by others").expect("write");
+    let document = tool.run(&["show", "--json"]).document();
+    assert_eq!(document["verdict"]["commit"]["safe"], false, "{document:#}");
+}
+
+#[test]
 fn layers_are_gone_without_by_name() {
     require!(Feature::Overlay);
     let tool = Tool::new(TENTATIVE);
     let output = tool.run(&["run", "--without", "files", "touch", "made"]).ended(0);
     assert!(tool.environment.work().join("made").exists(), "not contained, as asked");
-    output.says("containment: partial\n  files: ");
+    output
+        .says("changes: not known: files were not contained\n")
+        .says("containment: partial\n  files: ")
+        .says("what it did to files is in place, so there is nothing to decide\n");
     tool.run(&["run", "--without", "files,kin,world", "true"]).ended(0);
     assert_nothing_left(&tool);
 }
@@ -253,6 +300,19 @@ fn a_record_that_cannot_be_written_is_an_error_before_the_program_runs() {
 }
 
 #[test]
+fn without_a_record_what_was_there_stays() {
+    let tool = Tool::new(TENTATIVE);
+    let file = tool.environment.root().join("record.json");
+    fs::write(&file, "older").expect("write");
+    tool.run(&["run", "--json", &file.display().to_string(), "--", "no-such-program"]).ended(127);
+    assert_eq!(fs::read_to_string(&file).expect("read"), "older");
+    let beside = fs::read_dir(tool.environment.root()).expect("list");
+    assert!(
+        beside.filter_map(Result::ok).all(|entry| !entry.file_name().to_string_lossy().contains(".new-"))
+    );
+}
+
+#[test]
 fn confirm_is_refused_with_the_alternative() {
     let tool = Tool::new(TENTATIVE);
     let output = tool.run(&["run", "--confirm", "net", "true"]).ended(125);
@@ -272,8 +332,12 @@ fn what_escapes_is_in_the_report() {
         .says(&format!("--allow net:127.0.0.1:{port}"))
         .says("safe to roll back");
     let rule = format!("net:127.0.0.1:{port}");
+    let script = format!("{script}; echo text > made");
     tool.run(&["run", "--allow", &rule, "bash", "-c", &script])
         .ended(0)
         .says("escaped     world   connect")
-        .says("not safe to roll back");
+        .says("not safe to roll back")
+        .says("none of its changes is in place, but 1 effect cannot be taken back");
+    let output = tool.run(&["rollback"]).ended(0);
+    assert!(output.said.ends_with("; none of its changes is in place, but 1 effect cannot be taken back\n"));
 }

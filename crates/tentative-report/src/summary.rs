@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use tentative::record::{Record, State};
+use tentative::{
+    effect::Class,
+    layer::Layer,
+    record::{Record, State},
+};
 
 use crate::{
     Detail, changes, effects,
     paint::Palette,
     printable::command_line,
-    units::{duration, signal},
+    units::{counted, duration, signal},
     verdict,
 };
 
@@ -16,7 +20,11 @@ use crate::{
 #[must_use]
 pub fn report(record: &Record, detail: Detail, palette: Palette) -> String {
     let mut text = format!("{}\n", ending(record, palette));
-    text.push_str(&changes::render(&record.changes, detail, palette));
+    if record.changes.is_empty() && record.containment.is_without(Layer::Files) {
+        text.push_str(&format!("{} not known: files were not contained\n", palette.heading("changes:")));
+    } else {
+        text.push_str(&changes::render(&record.changes, detail, palette));
+    }
     text.push_str(&effects::render(&record.effects, detail, palette));
     text.push_str(&verdict::render(&record.verdict, detail, palette));
     text.push_str(&verdict::render_containment(&record.containment, palette));
@@ -29,7 +37,10 @@ pub fn ending(record: &Record, palette: Palette) -> String {
     let program = palette.literal(&command_line(&record.program));
     let after = duration(Duration::from_nanos(record.duration_ns));
     match record.exit_status {
-        None => format!("{program} has not ended"),
+        None if record.state == State::Running => format!("{program} has not ended"),
+        // A live process, which goes on: what ended is the transaction.
+        None => format!("{program} ended its transaction after {after}"),
+        // What a shell says of a signal; it can also be the program's own status.
         Some(status @ 129..=192) => {
             format!("{program} ended with status {status} ({}) after {after}", signal(status - 128))
         }
@@ -49,9 +60,38 @@ pub const fn state(state: State) -> &'static str {
     }
 }
 
+/// What is true of the outside while nothing is committed, in words.
+#[must_use]
+pub fn outside(record: &Record) -> String {
+    let escaped: u64 = record
+        .effects
+        .iter()
+        .filter(|effect| effect.class == Class::Escaped)
+        .map(|effect| effect.count)
+        .sum();
+    let absent: Vec<&str> = Layer::ALL
+        .into_iter()
+        .filter(|layer| record.containment.is_without(*layer))
+        .map(Layer::name)
+        .collect();
+    if record.containment.is_without(Layer::Files) {
+        "what it did to files is in place, since they were not contained".to_owned()
+    } else if escaped > 0 {
+        format!(
+            "none of its changes is in place, but {} cannot be taken back",
+            counted(escaped, "effect", "effects")
+        )
+    } else if !absent.is_empty() {
+        format!("none of its changes is in place; nothing is known about {}", absent.join(" and "))
+    } else {
+        "nothing outside has changed".to_owned()
+    }
+}
+
 /// What can be done with a pending transaction, each line ended by a newline.
 #[must_use]
-pub fn next_steps(id: &str, palette: Palette) -> String {
+pub fn next_steps(record: &Record, palette: Palette) -> String {
+    let id = record.id.as_str();
     let step = |verb: &str, meaning: &str| {
         let command = format!("tentative {verb} {id}");
         format!(
@@ -61,8 +101,9 @@ pub fn next_steps(id: &str, palette: Palette) -> String {
         )
     };
     format!(
-        "kept as {}; nothing outside has changed\n{}{}{}",
+        "kept as {}; {}\n{}{}{}",
         palette.heading(id),
+        outside(record),
         step("diff", "shows the changes line by line"),
         step("commit", "applies them"),
         step("rollback", "discards them"),
@@ -114,7 +155,7 @@ pub(crate) mod tests {
              verdict: safe to roll back, safe to commit\n"
         );
         assert_eq!(
-            next_steps("0123abcd", Palette::PLAIN),
+            next_steps(&record(), Palette::PLAIN),
             "kept as 0123abcd; nothing outside has changed\n\
              \x20 tentative diff 0123abcd      shows the changes line by line\n\
              \x20 tentative commit 0123abcd    applies them\n\
@@ -144,5 +185,23 @@ pub(crate) mod tests {
         }
         plain.push_str(rest);
         assert_eq!(plain, report(&record(), Detail::Full, Palette::PLAIN));
+    }
+
+    #[test]
+    fn nobody_is_told_that_nothing_changed_when_something_did() {
+        use tentative::{containment::Gap, effect::Decision};
+
+        let mut escaped = effects::tests::effect(Layer::World, Class::Escaped, "connect", "tcp 1.2.3.4:5");
+        escaped.decision = Decision::Allowed;
+        let mut record = record();
+        assert_eq!(outside(&record), "nothing outside has changed");
+        record.containment = Containment::from_gaps(vec![Gap::without(Layer::World)]);
+        assert_eq!(outside(&record), "none of its changes is in place; nothing is known about world");
+        record.effects.push(escaped);
+        assert_eq!(outside(&record), "none of its changes is in place, but 1 effect cannot be taken back");
+        record.containment = Containment::from_gaps(vec![Gap::without(Layer::Files)]);
+        assert_eq!(outside(&record), "what it did to files is in place, since they were not contained");
+        record.changes.clear();
+        assert!(report(&record, Detail::Brief, Palette::PLAIN).contains("changes: not known"));
     }
 }

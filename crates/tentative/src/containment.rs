@@ -13,6 +13,17 @@ pub struct Gap {
     pub reason: String,
 }
 
+/// Why a layer that was asked to be gone without is not contained.
+const ASKED: &str = "asked for without it";
+
+impl Gap {
+    /// A whole layer that was gone without, as asked.
+    #[must_use]
+    pub fn without(layer: Layer) -> Gap {
+        Gap { layer, reason: ASKED.to_owned() }
+    }
+}
+
 /// How far a transaction was contained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "extent", rename_all = "lowercase")]
@@ -31,6 +42,12 @@ impl Containment {
     #[must_use]
     pub fn from_gaps(gaps: Vec<Gap>) -> Containment {
         if gaps.is_empty() { Containment::Full } else { Containment::Partial { gaps } }
+    }
+
+    /// Whether a layer was gone without, so that nothing is known about it.
+    #[must_use]
+    pub fn is_without(&self, layer: Layer) -> bool {
+        self.gaps().contains(&Gap::without(layer))
     }
 
     /// The gaps, none when full.

@@ -11,11 +11,12 @@ use crate::{
 pub(crate) fn run(arguments: &Arguments, streams: &Streams) -> Result<End, CommandError> {
     let store = selection::open_store(streams)?;
     let id = selection::named_or_latest(&store, arguments.id.as_deref())?;
+    let record = selection::record(&store, &id)?;
     if let Some(plan) = store.plan(&id)? {
         difference::print(&plan, streams.out, |text| streams.print(text))?;
     }
     // Changes of other layers have no lines to compare.
-    for change in store.record(&id)?.changes {
+    for change in record.changes {
         if matches!(change.subject, Subject::Name(_)) {
             streams.print(&format!("{}\n", sentences::of_change(&change)))?;
         }

@@ -1,7 +1,7 @@
 //! `tentative rollback`: discards a pending transaction.
 
 use tentative::record::State;
-use tentative_report::json;
+use tentative_report::{json, summary};
 
 use crate::{End, arguments::Decide as Arguments, error::CommandError, selection, streams::Streams};
 
@@ -9,8 +9,12 @@ use crate::{End, arguments::Decide as Arguments, error::CommandError, selection,
 pub(crate) fn run(arguments: &Arguments, streams: &Streams) -> Result<End, CommandError> {
     let store = selection::open_store(streams)?;
     let id = selection::named_or_only(&store, arguments.id.as_deref(), streams)?;
-    store.load(&id)?.discard()?;
-    streams.say(&format!("rolled back {id}; nothing outside has changed\n"));
+    let transaction = store.load(&id)?;
+    // What was kept without one can be discarded all the same.
+    let record = transaction.record();
+    transaction.discard()?;
+    let outside = record.map_or_else(|_| String::new(), |record| format!("; {}", summary::outside(&record)));
+    streams.say(&format!("rolled back {id}{outside}\n"));
     if arguments.json {
         streams.print(&json::decision(id.as_str(), State::RolledBack, None))?;
     }

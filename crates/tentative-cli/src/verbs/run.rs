@@ -6,14 +6,14 @@
 use std::{
     env,
     ffi::OsString,
-    fs::File,
+    fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
 };
 
 use rustix::{io::Errno, process::Signal};
 use tentative::{
-    layer::LayerSet,
+    layer::{Layer, LayerSet},
     policy::Policy,
     program::{self, Ended, How, LaunchStep, ProgramOptions, RunError, output},
     record::{Record, State},
@@ -64,10 +64,10 @@ pub(crate) fn run(arguments: &Arguments, policy: Policy, streams: &Streams) -> R
         // The terminal has printed ^C where the cursor was.
         streams.say("\n");
     }
-    streams.say(&summary::report(&ended.record, Detail::Brief, streams.err));
     if ended.timed_out {
         streams.say("its time was over, so it was ended\n");
     }
+    streams.say(&summary::report(&ended.record, Detail::Brief, streams.err));
     if let Some(means) = ended.memory_limit_by {
         streams.say(&format!("memory limit: {means}\n"));
     }
@@ -148,12 +148,15 @@ fn settle(
         let discarded = transaction.discard();
         ending.wait().map_err(RunError::Destroy)?;
         discarded?;
-        streams.say("nothing was changed, so there is nothing to decide\n");
+        streams.say(match ended.record.containment.is_without(Layer::Files) {
+            true => "what it did to files is in place, so there is nothing to decide\n",
+            false => "nothing was changed, so there is nothing to decide\n",
+        });
         let state = if matches!(mode, Mode::Commit(_)) { State::Committed } else { State::RolledBack };
         return Ok(Settled::as_asked(state));
     }
     if mode == Mode::Rollback {
-        let rolled_back = roll_back(transaction, streams);
+        let rolled_back = roll_back(transaction, ended, streams);
         ending.wait().map_err(RunError::Destroy)?;
         return rolled_back;
     }
@@ -169,13 +172,13 @@ fn decide(
     streams: &Streams,
 ) -> Result<Settled, CommandError> {
     match mode {
-        Mode::Rollback => roll_back(transaction, streams),
-        Mode::Keep => keep(transaction, streams),
+        Mode::Rollback => roll_back(transaction, ended, streams),
+        Mode::Keep => keep(transaction, ended, streams),
         Mode::Commit(CommitWhen::Always) => commit(transaction, ended, streams),
         Mode::Commit(CommitWhen::Success) if end(ended) == End::WELL => commit(transaction, ended, streams),
         Mode::Commit(CommitWhen::Success) => {
             streams.say("the program did not end with status 0, so nothing is committed\n");
-            keep(transaction, streams)
+            keep(transaction, ended, streams)
         }
         Mode::Ask => {
             // From here on a hang-up, a kill or a power loss keeps it.
@@ -191,9 +194,9 @@ fn ask(transaction: Transaction, ended: &Ended, streams: &Streams) -> Result<Set
         let answer = Terminal::open().map_or(Answer::Keep, |mut terminal| terminal.ask());
         match answer {
             Answer::Commit => return commit(transaction, ended, streams),
-            Answer::RollBack => return roll_back(transaction, streams),
+            Answer::RollBack => return roll_back(transaction, ended, streams),
             Answer::Keep => {
-                streams.say(&summary::next_steps(transaction.id().as_str(), streams.err));
+                streams.say(&summary::next_steps(&ended.record, streams.err));
                 return Ok(Settled::as_asked(State::Pending));
             }
             Answer::Show => on_terminal(&summary::report(&ended.record, Detail::Full, streams.err)),
@@ -219,15 +222,15 @@ fn on_terminal(text: &str) {
     }
 }
 
-fn keep(mut transaction: Transaction, streams: &Streams) -> Result<Settled, CommandError> {
+fn keep(mut transaction: Transaction, ended: &Ended, streams: &Streams) -> Result<Settled, CommandError> {
     transaction.keep()?;
-    streams.say(&summary::next_steps(transaction.id().as_str(), streams.err));
+    streams.say(&summary::next_steps(&ended.record, streams.err));
     Ok(Settled::as_asked(State::Pending))
 }
 
-fn roll_back(transaction: Transaction, streams: &Streams) -> Result<Settled, CommandError> {
+fn roll_back(transaction: Transaction, ended: &Ended, streams: &Streams) -> Result<Settled, CommandError> {
     transaction.discard()?;
-    streams.say("rolled back; nothing outside has changed\n");
+    streams.say(&format!("rolled back; {}\n", summary::outside(&ended.record)));
     Ok(Settled::as_asked(State::RolledBack))
 }
 
@@ -256,26 +259,52 @@ fn end(ended: &Ended) -> End {
     }
 }
 
-/// The file of `--json`, opened before the program runs: a name that cannot be written is an error before, not after.
+/// The file of `--json`, made before the program runs: a name that cannot be written is an error before, not after. Until
+/// the document is whole it has another name, and what was there stays.
 struct Document {
     path: PathBuf,
     file: File,
+    /// The other name; none of a device or a pipe, which is written to as it is.
+    fresh: Option<PathBuf>,
 }
 
 impl Document {
     fn create(path: &Path) -> Result<Document, CommandError> {
-        let file = File::create(path).map_err(|error| {
+        let failed = |error| {
             CommandError::new(Kind::Usage, error)
                 .context(format!("cannot write {}", path.display()))
                 .hint("--json takes the name of a file that you can write")
-        })?;
-        Ok(Document { path: path.to_owned(), file })
+        };
+        if path.metadata().is_ok_and(|there| !there.is_file()) {
+            let file = File::options().write(true).open(path).map_err(failed)?;
+            return Ok(Document { path: path.to_owned(), file, fresh: None });
+        }
+        // Where a link leads, so that the link stays.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".new-{}", std::process::id()));
+        let fresh = path.with_file_name(name);
+        let file = File::create(&fresh).map_err(failed)?;
+        Ok(Document { path, file, fresh: Some(fresh) })
     }
 
     fn write(mut self, record: &Record) -> Result<(), CommandError> {
-        self.file.write_all(json::record(record).as_bytes()).map_err(|error| {
+        let written = self.file.write_all(json::record(record).as_bytes());
+        let put = || self.fresh.as_ref().map_or(Ok(()), |fresh| fs::rename(fresh, &self.path));
+        written.and_then(|()| put()).map_err(|error| {
             CommandError::new(Kind::Machine, error).context(format!("cannot write {}", self.path.display()))
-        })
+        })?;
+        self.fresh = None;
+        Ok(())
+    }
+}
+
+impl Drop for Document {
+    fn drop(&mut self) {
+        if let Some(fresh) = &self.fresh {
+            // There is no document, and the error that kept it from being is told.
+            let _nothing_to_do = fs::remove_file(fresh);
+        }
     }
 }
 

@@ -2,7 +2,13 @@
 
 use std::path::Path;
 
-use tentative::program::output::{self, Stream};
+use tentative::{
+    files::conflict::conflicts,
+    program::output::{self, Stream},
+    record::{Record, State},
+    store::{Id, Store},
+    verdict::Verdict,
+};
 use tentative_report::{Detail, json, summary};
 
 use crate::{End, arguments::Show as Arguments, error::CommandError, selection, streams::Streams};
@@ -11,10 +17,11 @@ use crate::{End, arguments::Show as Arguments, error::CommandError, selection, s
 pub(crate) fn run(arguments: &Arguments, streams: &Streams) -> Result<End, CommandError> {
     let store = selection::open_store(streams)?;
     let id = selection::named_or_latest(&store, arguments.id.as_deref())?;
-    let record = store.record(&id)?;
+    let record = selection::record(&store, &id)?;
     if arguments.output {
         return print_output(&store.root().join(id.as_str()), streams);
     }
+    let record = judged_now(&store, &id, record)?;
     if arguments.json {
         streams.print(&json::record(&record))?;
         return Ok(End::WELL);
@@ -23,6 +30,19 @@ pub(crate) fn run(arguments: &Arguments, streams: &Streams) -> Result<End, Comma
     streams.print(&format!("{} {state}\n", streams.out.heading(id.as_str())))?;
     streams.print(&summary::report(&record, Detail::Full, streams.out))?;
     Ok(End::WELL)
+}
+
+/// The record with the verdict of now: others may have changed since what a commit would change.
+fn judged_now(store: &Store, id: &Id, record: Record) -> Result<Record, CommandError> {
+    let Some(plan) = store.plan(id)?.filter(|_| record.state == State::Pending && !record.changes.is_empty())
+    else {
+        return Ok(record);
+    };
+    // What cannot be compared now is told by the commit.
+    let Ok(conflicts) = conflicts(&plan, None) else { return Ok(record) };
+    let conflicts: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
+    let verdict = Verdict::judge(&record.effects, &record.containment, &conflicts);
+    Ok(Record { verdict, ..record })
 }
 
 /// Prints held output, each piece on the stream that it was written to.

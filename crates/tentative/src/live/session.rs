@@ -488,7 +488,7 @@ fn origin(start: &Start) -> Origin {
 }
 
 fn gaps(take: &Take, files: &Files) -> Vec<Gap> {
-    let asked = take.without.iter().map(|layer| Gap { layer, reason: format!("asked for without {layer}") });
+    let asked = take.without.iter().map(Gap::without);
     asked.chain(files.gaps()).collect()
 }
 

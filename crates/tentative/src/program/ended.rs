@@ -4,7 +4,11 @@
 
 use std::time::Duration;
 
-use super::{ProgramOptions, RunError, inherited::effect, output};
+use super::{
+    ProgramOptions, RunError,
+    inherited::effect,
+    output::{self, Stream},
+};
 use crate::{
     containment::{Containment, Gap},
     effect::{Class, Decision, Effect},
@@ -109,6 +113,7 @@ pub(super) fn conclude(
     plan: Option<&Plan>,
 ) -> Result<Ended, RunError> {
     let containment = Containment::from_gaps(gaps(options, plan));
+    let held = held(transaction)?;
     let record = Record {
         format: FORMAT.to_owned(),
         id: transaction.id().to_string(),
@@ -119,7 +124,7 @@ pub(super) fn conclude(
         duration_ns: u64::try_from(done.duration.as_nanos()).unwrap_or(u64::MAX),
         changes: done.found.changes.iter().map(FileChange::to_change).collect(),
         verdict: Verdict::judge(&done.effects, &containment, &done.found.conflicting),
-        effects: done.effects,
+        effects: numbered(done.effects, held),
         containment,
     };
     if !record.changes.is_empty() || output::is_there(transaction.dir()) {
@@ -130,9 +135,32 @@ pub(super) fn conclude(
     Ok(Ended { how: done.how, timed_out: done.timed_out, memory_limit_by, record })
 }
 
+/// Output that waits for the commit, as effects.
+fn held(transaction: &Transaction) -> Result<Vec<Effect>, RunError> {
+    let pieces = output::read(transaction.dir()).map_err(RunError::Hold)?;
+    let length = |wanted: Stream| -> usize {
+        pieces.iter().filter(|(stream, _)| *stream == wanted).map(|(_, piece)| piece.len()).sum()
+    };
+    let streams = [(Stream::Output, "standard output"), (Stream::Error, "standard error")];
+    let streams =
+        streams.into_iter().map(|(stream, name)| (name, length(stream))).filter(|(_, length)| *length > 0);
+    Ok(streams
+        .map(|(name, length)| Effect {
+            hint: Some(format!("'tentative show --output {}' prints what is held", transaction.id())),
+            ..effect(Class::Held, Decision::Allowed, "write", format!("{name} ({length} bytes)"))
+        })
+        .collect())
+}
+
+/// More effects after those of the log, numbered on.
+fn numbered(mut effects: Vec<Effect>, more: Vec<Effect>) -> Vec<Effect> {
+    let next = effects.iter().map(|effect| effect.id).max().unwrap_or(0) + 1;
+    effects.extend((next..).zip(more).map(|(id, effect)| Effect { id, ..effect }));
+    effects
+}
+
 fn gaps(options: &ProgramOptions, plan: Option<&Plan>) -> Vec<Gap> {
-    let without =
-        options.without.iter().map(|layer| Gap { layer, reason: "gone without, as asked".to_owned() });
+    let without = options.without.iter().map(Gap::without);
     without.chain(plan.map(|plan| plan.gaps.clone()).unwrap_or_default()).collect()
 }
 

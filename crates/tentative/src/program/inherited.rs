@@ -70,7 +70,12 @@ impl Inherited {
                         continue;
                     }
                     shown.push(*object);
-                    effect(Class::Shown, Decision::Allowed, "write", format!("{} ({what})", stream_name(*fd)))
+                    effect(
+                        Class::Shown,
+                        Decision::Allowed,
+                        "inherit",
+                        format!("{} ({what})", stream_name(*fd)),
+                    )
                 }
             };
             log.add(effect);

@@ -274,12 +274,8 @@ fn working_directory() -> Result<CString, BeginError> {
 fn containment_of(options: &Options, session: Option<&Session>) -> Containment {
     Containment::from_gaps(match session {
         Some(session) => session.ready.gaps.clone(),
-        None => options.without.iter().map(gap_without).collect(),
+        None => options.without.iter().map(Gap::without).collect(),
     })
-}
-
-fn gap_without(layer: Layer) -> Gap {
-    Gap { layer, reason: format!("asked for without {layer}") }
 }
 
 /// What the program has open, if all of it can be contained.
