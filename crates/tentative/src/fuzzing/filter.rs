@@ -2,13 +2,15 @@
 //!
 //! Never installs one.
 
+use std::sync::LazyLock;
+
 use tentative_testkit::input::Input;
 
 use crate::{
     files::plan::Privilege,
     layer::{Layer, LayerSet},
     pathways::{
-        compile,
+        Rule, compile,
         oracle::{ARCHITECTURE, expected_of, run},
         table,
     },
@@ -42,15 +44,16 @@ pub fn filter(bytes: &[u8]) {
     }
 }
 
-/// A call's number: one of the table's, which are what the rules are about, or any.
+/// The calls that rules are about.
+static ASKED: LazyLock<Vec<u32>> = LazyLock::new(|| {
+    let asked = table().iter().filter(|pathway| matches!(pathway.rule, Rule::Ask(_)));
+    asked.filter_map(|pathway| pathway.number).collect()
+});
+
+/// A call's number: one that a rule is about, or any.
 fn number(input: &mut Input<'_>) -> u32 {
-    let asked: Vec<u32> = table()
-        .iter()
-        .filter(|pathway| pathway.rule_text.contains("ask"))
-        .filter_map(|pathway| pathway.number)
-        .collect();
     match input.below(4) {
-        0 | 1 => input.one_of(&asked),
+        0 | 1 => input.one_of(&ASKED),
         2 => u32::from(input.byte()) * 2,
         _ => u32::from_le_bytes(input.array()),
     }
