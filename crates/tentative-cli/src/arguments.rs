@@ -2,7 +2,10 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue},
+};
 use tentative::{
     layer::Layer,
     policy::{Action, Kind, Policy, Rule},
@@ -265,8 +268,38 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<(Arguments, Policy), cla
     Ok((Arguments::from_arg_matches(&matches)?, policy))
 }
 
+/// Verbs and options that are decided, with what does something like it by now.
+const NOT_THERE_YET: [(&str, &str); 9] = [
+    ("review", "'tentative diff' shows the changes line by line"),
+    ("undo", "a commit cannot be undone yet: look with 'tentative diff' before"),
+    ("export", "the changes are in place after 'tentative commit'"),
+    ("apply", "run the program again where its changes are wanted"),
+    ("effects", "'tentative show' lists the effects"),
+    ("gc", "nothing is kept after a commit or a rollback"),
+    ("--session", "run a shell: the commands in it build on each other"),
+    ("--on", "commit the first transaction, or run both programs in one shell"),
+    ("--require-reversible", "without --allow nothing escapes; 'tentative show' has the verdict"),
+];
+
+/// What the command line asks for that is decided and not part of this version, in words.
+fn not_there_yet(error: &clap::Error) -> Option<CommandError> {
+    let named =
+        [ContextKind::InvalidSubcommand, ContextKind::InvalidArg].into_iter().find_map(|kind| match error
+            .get(kind)
+        {
+            Some(ContextValue::String(name)) => Some(name.clone()),
+            _ => None,
+        })?;
+    let named = named.split('=').next().unwrap_or_default();
+    let (name, instead) = NOT_THERE_YET.iter().find(|(name, _)| *name == named)?;
+    Some(CommandError::usage(format!("{name} is not supported by this version")).hint(*instead))
+}
+
 /// Says what is wrong with a command line in our own form: the message, then hints on lines of their own.
 pub(crate) fn explain(error: &clap::Error) -> CommandError {
+    if let Some(error) = not_there_yet(error) {
+        return error;
+    }
     let text = error.render().to_string();
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let message = lines.next().unwrap_or_default();
@@ -277,7 +310,7 @@ pub(crate) fn explain(error: &clap::Error) -> CommandError {
         if let Some(tip) = line.strip_prefix("tip: ") {
             hints.push(tip.replace("subcommand", "verb"));
         } else if let Some(usage) = line.strip_prefix("Usage: ") {
-            hints.push(format!("usage: {usage}"));
+            hints.push(usage.to_owned());
         } else if !line.starts_with("For more information") {
             details.push(line.to_owned());
         }

@@ -138,7 +138,7 @@ pub(crate) fn named_or_only(
 fn named(store: &Store, name: &str) -> Result<Id, CommandError> {
     store.resolve(name).map_err(|error| match error {
         ResolveError::Unknown(_) => CommandError::new(Kind::Usage, error)
-            .hint("'tentative list' shows the transactions that are there"),
+            .hint("'tentative list' shows those that are there; what was committed or rolled back is not"),
         ResolveError::Ambiguous { .. } => CommandError::new(Kind::Usage, error).hint("give more digits"),
         ResolveError::Store(error) => error.into(),
         _ => CommandError::new(Kind::Internal, error),

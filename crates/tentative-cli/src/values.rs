@@ -17,8 +17,8 @@ pub(crate) enum ValueError {
     #[error("'{0}' is no size (examples: 500M, 2G)")]
     Size(String),
     /// A word that names no layer.
-    #[error(transparent)]
-    Layer(#[from] UnknownLayer),
+    #[error("{0}: layers that can be left out are files, kin, world")]
+    Layer(String),
     /// A layer that a program always has for itself.
     #[error("a program always has its own {0} (layers that can be left out: files, kin, world)")]
     OwnLayer(Layer),
@@ -71,7 +71,7 @@ pub(crate) fn size(text: &str) -> Result<u64, ValueError> {
 
 /// A layer that a program can go without.
 pub(crate) fn outer_layer(word: &str) -> Result<Layer, ValueError> {
-    match word.parse::<Layer>()? {
+    match word.parse::<Layer>().map_err(|UnknownLayer(word)| ValueError::Layer(word))? {
         layer @ (Layer::Files | Layer::Kin | Layer::World) => Ok(layer),
         layer => Err(ValueError::OwnLayer(layer)),
     }

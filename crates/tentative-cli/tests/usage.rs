@@ -24,7 +24,13 @@ fn assert_usage_error(arguments: &[&str], expected: &str) {
 
 #[test]
 fn verbs_that_are_not_there_are_refused() {
-    for verb in ["undo", "review", "export", "apply", "effects", "gc", "help", "-x"] {
+    for verb in ["undo", "review", "export", "apply", "effects", "gc"] {
+        assert_usage_error(&[verb], &format!("{verb} is not supported by this version"));
+    }
+    for option in ["--session=x", "--on=0123abcd", "--require-reversible"] {
+        assert_usage_error(&["run", option, "true"], "is not supported by this version");
+    }
+    for verb in ["help", "-x"] {
         assert_usage_error(&[verb], verb);
     }
 }
@@ -38,7 +44,7 @@ fn values_that_are_none_are_refused() {
         "'*.example.org' would match less",
     );
     assert_usage_error(&["run", "--deny", "listen", "true"], "'listen' needs a target");
-    assert_usage_error(&["run", "--without", "file", "true"], "unknown layer 'file'");
+    assert_usage_error(&["run", "--without", "file", "true"], "layers that can be left out are files");
     assert_usage_error(&["run", "--without", "memory", "true"], "always has its own memory");
     assert_usage_error(&["run", "--timeout", "soon", "true"], "'soon' is no time");
     assert_usage_error(&["run", "--memory-limit", "much", "true"], "'much' is no size");

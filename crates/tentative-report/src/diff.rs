@@ -121,6 +121,7 @@ fn heading(before: &Side, after: &Side, text: &mut String) {
         (old, new) if old.noun() != new.noun() => {
             format!("old {}{}\nnew {}{}\n", old.noun(), mode(old), new.noun(), mode(new))
         }
+        (Side::Symlink { .. }, Side::Symlink { .. }) => "symbolic link\n".to_owned(),
         (old, new) if old.mode() != new.mode() => {
             format!("old mode {:04o}\nnew mode {:04o}\n", old.mode().unwrap_or(0), new.mode().unwrap_or(0))
         }

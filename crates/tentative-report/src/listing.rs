@@ -64,6 +64,15 @@ pub fn table(rows: &[Row], now_ns: u64, palette: Palette) -> String {
     text
 }
 
+/// What fits a line of the table; the document has all of it.
+fn shortened(program: &str) -> String {
+    const LONGEST: usize = 60;
+    match program.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &program[..end]),
+        None => program.to_owned(),
+    }
+}
+
 fn cells(row: &Row, now_ns: u64) -> [String; 7] {
     [
         row.id.clone(),
@@ -76,7 +85,7 @@ fn cells(row: &Row, now_ns: u64) -> [String; 7] {
         bytes(row.size_bytes),
         count(row.changes),
         row.exit_status.map_or_else(|| "-".to_owned(), |status| status.to_string()),
-        command_line(&row.program),
+        shortened(&command_line(&row.program)),
     ]
 }
 

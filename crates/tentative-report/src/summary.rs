@@ -42,7 +42,7 @@ pub fn ending(record: &Record, palette: Palette) -> String {
         None => format!("{program} ended its transaction after {after}"),
         // What a shell says of a signal; it can also be the program's own status.
         Some(status @ 129..=192) => {
-            format!("{program} ended with status {status} ({}) after {after}", signal(status - 128))
+            format!("{program} ended with status {status} (128 + {}) after {after}", signal(status - 128))
         }
         Some(status) => format!("{program} ended with status {status} after {after}"),
     }
@@ -169,7 +169,7 @@ pub(crate) mod tests {
         record.exit_status = Some(137);
         assert_eq!(
             ending(&record, Palette::PLAIN),
-            "make install ended with status 137 (SIGKILL) after 1.2 s"
+            "make install ended with status 137 (128 + SIGKILL) after 1.2 s"
         );
     }
 

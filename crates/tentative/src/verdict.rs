@@ -40,7 +40,7 @@ impl Verdict {
         let mut rollback: Vec<String> = effects
             .iter()
             .filter(|effect| effect.class == Class::Escaped)
-            .map(|effect| format!("effect {}: {} {} escaped", effect.id, effect.operation, effect.target))
+            .map(|effect| format!("{} {} escaped (effect {})", effect.operation, effect.target, effect.id))
             .collect();
         rollback.extend(
             containment.gaps().iter().map(|gap| format!("{} not contained: {}", gap.layer, gap.reason)),

@@ -349,6 +349,10 @@ impl From<RunError> for CommandError {
 /// The program is not there (127) or cannot be executed (126).
 fn not_executed(program: &Path, errno: Errno) -> CommandError {
     let name = program.display();
+    if name.to_string().is_empty() {
+        return CommandError::message(Kind::NotFound, "the program's name is empty")
+            .hint("name a program: tentative run -- PROGRAM");
+    }
     match errno {
         Errno::NOENT | Errno::NOTDIR if program.exists() => CommandError::message(
             Kind::NotExecutable,
@@ -357,7 +361,11 @@ fn not_executed(program: &Path, errno: Errno) -> CommandError {
         .hint("look at its first line, or at its ELF interpreter"),
         Errno::NOENT | Errno::NOTDIR => {
             let error = CommandError::message(Kind::NotFound, format!("program not found: {name}"));
-            if name.to_string().contains('/') {
+            if env::var_os("SHELL").is_some_and(|shell| shell == *program) {
+                error.hint("it is what SHELL names: set that to a shell that is there, or name a program")
+            } else if program == Path::new("always") {
+                error.hint("the option is one word: --commit=always")
+            } else if name.to_string().contains('/') {
                 error.hint("paths are relative to the working directory")
             } else {
                 error.hint("it is in no directory of PATH")
@@ -368,9 +376,12 @@ fn not_executed(program: &Path, errno: Errno) -> CommandError {
                 .hint("name a program: tentative run -- PROGRAM")
         }
         Errno::ACCESS => CommandError::message(Kind::NotExecutable, format!("{name} may not be executed"))
-            .hint(format!(
-                "make it executable (chmod +x {name}), or start its interpreter: tentative run -- sh {name}"
-            )),
+            .hint(match File::open(program) {
+                Ok(_) => format!(
+                    "make it executable (chmod +x {name}), or start its interpreter: tentative run -- sh {name}"
+                ),
+                Err(_) => "it may not be read either: its owner has to allow that first".to_owned(),
+            }),
         Errno::NOEXEC => CommandError::message(
             Kind::NotExecutable,
             format!("{name} is no program of this machine"),

@@ -94,31 +94,42 @@ fn files_staged(control: &mut Control) -> Result<(), Refusal> {
     if control.origin.filing == Filing::Refused { Err(control.origin.filing_refusal) } else { Ok(()) }
 }
 
-/// The commit point. A monitor that dies here may have passed it: the journal tells.
+/// The commit point. A monitor that dies here may have passed it: the journal tells. It is opened before, since whoever
+/// recovers the store after that death removes it.
 fn publish(control: &mut Control, entry: &Entry) -> Result<(), Refusal> {
+    let journal = raw::open(&entry.journal, libc::O_RDONLY | libc::O_CLOEXEC).map_err(lost)?;
     let published = talk::send(entry.monitor, &Message::of(op::PUBLISH), None)
         .map_err(lost)
         .and_then(|()| answer(control, entry));
-    match published {
-        Err(refusal) if control.origin.reply.words_len == 0 && was_committed(&entry.journal) => {
+    let decided = match published {
+        Err(refusal) if control.origin.reply.words_len == 0 && was_committed(journal) => {
             debug_assert!(refusal.step == Step::Monitor);
             control.origin.reply.refusal = Refusal::default();
             Ok(())
         }
         other => other.map(drop),
-    }
+    };
+    let _own = raw::close(journal);
+    decided
 }
 
-/// Whether a journal has a whole commit record.
-fn was_committed(path: &[u8]) -> bool {
-    let Ok(fd) = raw::open(path, libc::O_RDONLY | libc::O_CLOEXEC) else { return false };
-    let mut tail = [0u8; 4096];
-    let length = raw::lseek(fd, 0, libc::SEEK_END as usize).unwrap_or(0);
-    let _regular = raw::lseek(fd, length.saturating_sub(tail.len()), libc::SEEK_SET as usize);
-    let got = raw::read(fd, &mut tail).unwrap_or(0);
-    let _own = raw::close(fd);
-    let record: &[u8] = b"{\"entry\":\"commit\"}\n";
-    tail[..got].windows(record.len()).any(|window| window == record)
+/// Whether a journal, which is read from where it was opened, has a whole commit record. No path in it can look like one:
+/// there are no bare quotation marks in the text of a document.
+fn was_committed(journal: usize) -> bool {
+    const RECORD: &[u8] = b"{\"entry\":\"commit\"}\n";
+    let mut text = [0u8; 4096];
+    let mut held = 0;
+    while let Ok(got @ 1..) = raw::read(journal, &mut text[held..]) {
+        held += got;
+        if text[..held].windows(RECORD.len()).any(|window| window == RECORD) {
+            return true;
+        }
+        // What may be the beginning of it.
+        let rest = held.min(RECORD.len() - 1);
+        text.copy_within(held - rest..held, 0);
+        held = rest;
+    }
+    false
 }
 
 /// Waits for an answer and returns its number; a refusal's words go to the branch.

@@ -143,6 +143,22 @@ fn size(bytes: u64) -> String {
     format!("{number:.1} {}", UNITS[unit])
 }
 
+/// A time of modification in UTC, exact: `2026-01-31 23:59:59.000000001`.
+fn moment(seconds: i64, nanoseconds: i64) -> String {
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Days since the first of March of the year 0, so that a leap day ends its year; 146,097 make 400 years.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = year + era * 400 + carry;
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{nanoseconds:09}")
+}
+
 /// What differs besides the content, in words for both sides: nothing when nothing does.
 pub(super) fn attribute_words(old: &fs::Metadata, new: &fs::Metadata, extended: bool) -> (String, String) {
     let (mut before, mut after) = (String::new(), String::new());
@@ -151,8 +167,8 @@ pub(super) fn attribute_words(old: &fs::Metadata, new: &fs::Metadata, extended: 
         after += &format!(" owner {}:{}", new.uid(), new.gid());
     }
     if (old.mtime(), old.mtime_nsec()) != (new.mtime(), new.mtime_nsec()) {
-        before += &format!(" modified {}.{:09}", old.mtime(), old.mtime_nsec());
-        after += &format!(" modified {}.{:09}", new.mtime(), new.mtime_nsec());
+        before += &format!(" of {}", moment(old.mtime(), old.mtime_nsec()));
+        after += &format!(" of {}", moment(new.mtime(), new.mtime_nsec()));
     }
     if extended {
         after += " other extended attributes";
@@ -163,6 +179,19 @@ pub(super) fn attribute_words(old: &fs::Metadata, new: &fs::Metadata, extended: 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_dates() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00.000000007"),
+            (951_868_799, "2000-02-29 23:59:59.000000007"),
+            (1_795_648_184, "2026-11-25 23:09:44.000000007"),
+            (-1, "1969-12-31 23:59:59.000000007"),
+            (4_107_542_400, "2100-03-01 00:00:00.000000007"),
+        ] {
+            assert_eq!(moment(seconds, 7), text);
+        }
+    }
 
     #[test]
     fn sizes_are_short() {

@@ -51,7 +51,7 @@ pub struct Blueprint<'a> {
     pub privilege: Privilege,
     /// Device nodes of the host that the policy allows, put at the same paths.
     pub devices: &'a [PathBuf],
-    /// Whether somebody may want to [renew](Sandbox::renew) it.
+    /// Whether somebody may want to use it again.
     pub renewable: bool,
 }
 

@@ -6,7 +6,7 @@ use rustix::{io::Errno, net::getpeername};
 
 use super::{
     address::{Address, Protocol, canonical},
-    listeners,
+    hosts, listeners,
     pending::{Pending, Wait},
     socket::ProgramSocket,
     unix,
@@ -50,7 +50,13 @@ pub(super) fn stays_inside(call: &Call<'_>, protocol: Protocol, to: SocketAddr) 
 
 /// Records a refusal. To the loopback the kernel then says itself that nobody listens; elsewhere there is no network.
 pub(super) fn refuse(call: &mut Call<'_>, socket: &ProgramSocket, to: SocketAddr, target: String) -> Outcome {
-    let hint = Some(format!("--allow net:{}", canonical(to)));
+    let hint = Some(match hosts::is_name_server(canonical(to)) {
+        // Allowing a host by its name includes looking that up.
+        true => {
+            "it looked up a name: run again with --allow net:NAME:PORT to let it connect there".to_owned()
+        }
+        false => format!("--allow net:{}", canonical(to)),
+    });
     let loopback = canonical(to).ip().is_loopback();
     let errno = if loopback { Errno::CONNREFUSED } else { Errno::NETUNREACH };
     call.blocked(target, errno, hint);

@@ -1,12 +1,20 @@
 //! Which servers the host asks for names (resolv.conf(5)).
 
-use std::{fs, net::IpAddr};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+};
 
 /// The name servers of this host; its own loopback when it names none, as the C library does.
 pub(super) fn name_servers() -> Vec<IpAddr> {
     let configured = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let servers = parse(&configured);
     if servers.is_empty() { vec![IpAddr::from([127, 0, 0, 1])] } else { servers }
+}
+
+/// Whether an address is that of a server which the host asks for names.
+pub(super) fn is_name_server(address: SocketAddr) -> bool {
+    address.port() == 53 && name_servers().contains(&address.ip())
 }
 
 pub(crate) fn parse(configured: &str) -> Vec<IpAddr> {
