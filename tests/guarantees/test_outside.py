@@ -16,8 +16,10 @@ OPEN = "open openat"
 #: Only root can do these at all.
 ROOT_ONLY = {
     "control_group",
+    "control_group_by_own_mount",
     "host_name",
     "kernel_setting",
+    "kernel_setting_by_own_proc",
     "make_device",
     "mount_file_system",
     "namespace_of_another",
@@ -80,7 +82,9 @@ EXPECTED = {
     "write_through_directory_of_another": (OPEN, "/proc/{pid}/cwd/file"),
     "host_name": ("sethostname", "the host's name"),
     "kernel_setting": (OPEN, "/proc/sys/vm/swappiness"),
+    "kernel_setting_by_own_proc": ("mount fsopen", "proc in a mount namespace of its own"),
     "control_group": ("mkdir mkdirat", "{control_group}"),
+    "control_group_by_own_mount": ("unshare", "a namespace of control groups"),
     "mount_file_system": ("mount", "{directory}"),
     "open_terminal": (OPEN, "{terminal}"),
     "open_device": (OPEN, "{device}"),

@@ -75,6 +75,11 @@ fn look(path: &Path) -> Option<Found> {
     Some(Found { mount: found.stx_mnt_id, is_directory: found.stx_mode & 0o170_000 == 0o040_000 })
 }
 
+/// Where anything is mounted, from the text of a `mountinfo`.
+pub(crate) fn points(text: &[u8]) -> Vec<PathBuf> {
+    parse(text).into_iter().map(|mount| mount.path).collect()
+}
+
 pub(crate) fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }

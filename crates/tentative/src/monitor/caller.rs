@@ -15,7 +15,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2},
+    fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2, statat},
     io::Errno,
     process::{Pid, PidfdFlags, pidfd_open},
 };
@@ -126,6 +126,18 @@ impl Caller {
         let path = path.strip_prefix("/").unwrap_or(path);
         // The empty path is the object itself.
         Some(if path.as_os_str().is_empty() { base } else { base.join(path) })
+    }
+
+    /// Whether its root directory is this one, in the mount namespace of `init`.
+    pub(crate) fn is_at(&self, root: BorrowedFd<'_>, init: Pid) -> bool {
+        let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        let mine = statat(CWD, format!("/proc/{}/root", self.tid), AtFlags::empty());
+        let same_root = match (mine, fstat(root)) {
+            (Ok(mine), Ok(root)) => (mine.st_dev, mine.st_ino) == (root.st_dev, root.st_ino),
+            _ => false,
+        };
+        let namespaces = (namespace(self.tid), namespace(init.as_raw_nonzero().get()));
+        same_root && namespaces.0.is_some() && namespaces.0 == namespaces.1
     }
 
     /// Its root directory, as far up as the monitor sees it.

@@ -38,6 +38,9 @@ const SET_USER_OR_GROUP: u32 = 0o6000;
 /// Calls that change a file that is there: holds the copy that they make.
 pub(super) fn change(call: &mut Call<'_>) -> Outcome {
     let Some(links) = &call.scope.links else { return Outcome::CONTINUE };
+    if call.sees_other_paths() {
+        return Outcome::CONTINUE;
+    }
     let at = |index| call.int(index);
     let unless = |index: usize, bit: u64| call.word(index) & bit == 0;
     let (directory, path, follows) = match call.pathway.name {
@@ -185,7 +188,8 @@ fn path_of(file: &OwnedFd) -> Option<PathBuf> {
     fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()
 }
 
-fn canonical(place: &Place) -> Option<PathBuf> {
+/// The path inside of a name.
+pub(super) fn canonical(place: &Place) -> Option<PathBuf> {
     Some(path_of(&place.directory)?.join(&place.name))
 }
 
@@ -259,6 +263,9 @@ pub(super) fn link(call: &mut Call<'_>) -> Outcome {
 
 fn link_held(call: &Call<'_>) -> Option<Outcome> {
     let links = call.scope.links.as_ref()?;
+    if call.sees_other_paths() {
+        return None;
+    }
     let at = |index| call.int(index);
     let (from_directory, from, to_directory, to, flags) = match call.pathway.name {
         "link" => (CURRENT_DIRECTORY, 0, CURRENT_DIRECTORY, 1, AtFlags::empty()),

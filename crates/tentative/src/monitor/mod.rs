@@ -130,6 +130,12 @@ impl Call<'_> {
         sys::is_waiting(self.listener, self.notification.id)
     }
 
+    /// Whether the caller may see other things at a path than the monitor does: it has another root directory than the
+    /// sandbox, or is in a mount namespace that was made inside. Nothing is done by path in its place then.
+    pub(crate) fn sees_other_paths(&self) -> bool {
+        self.noticed.roots_moved && !self.caller.is_at(self.scope.root(), self.scope.init)
+    }
+
     /// Copies from the caller's memory, once; none when it is unreadable or the caller is gone.
     pub(crate) fn read(&self, address: u64, length: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; length];
@@ -450,6 +456,7 @@ fn ask(call: &mut Call<'_>) -> Outcome {
         "openat" | "openat2" => change_by_path(call, call.int(0), 1),
         "chroot" => mounts::change_root(call),
         "mknod" | "mknodat" => refuse::device_node(call),
+        "unshare" => refuse::control_groups(call),
         _ => mounts::change_mounts(call),
     }
 }

@@ -5,6 +5,7 @@ use std::fs;
 use rustix::io::Errno;
 
 use super::{Call, Outcome};
+use crate::effect::{Class, Decision};
 
 /// Lets the kernel decide in a mount namespace made inside, and refuses in the sandbox's own.
 pub(super) fn change_mounts(call: &mut Call<'_>) -> Outcome {
@@ -13,6 +14,7 @@ pub(super) fn change_mounts(call: &mut Call<'_>) -> Outcome {
     let sandbox = namespace(call.scope.init.as_raw_nonzero().get());
     if theirs.is_some() && theirs != sandbox {
         call.noticed.roots_moved = true;
+        note_kernels_own(call);
         return Outcome::CONTINUE;
     }
     let target = match call.pathway.name {
@@ -28,6 +30,22 @@ pub(super) fn change_mounts(call: &mut Call<'_>) -> Outcome {
     );
     call.blocked(target, Errno::PERM, None);
     Outcome::error(Errno::PERM)
+}
+
+/// File systems that show the host's own state; in a mount namespace made inside the kernel allows them read-only or not
+/// at all, so this is for the record only.
+const KERNELS_OWN: [&[u8]; 4] = [b"proc", b"sysfs", b"cgroup", b"cgroup2"];
+
+fn note_kernels_own(call: &mut Call<'_>) {
+    let kind = match call.pathway.name {
+        "mount" => call.word(2),
+        "fsopen" => call.word(0),
+        _ => return,
+    };
+    if let Some(kind) = call.read_string(kind).filter(|kind| KERNELS_OWN.contains(&kind.as_slice())) {
+        let target = format!("{} in a mount namespace of its own", String::from_utf8_lossy(&kind));
+        call.record(Class::Contained, Decision::Allowed, target, None, None);
+    }
 }
 
 /// chroot(2): from now on an absolute path may begin elsewhere than at the sandbox's root.

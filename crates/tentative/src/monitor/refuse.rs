@@ -23,6 +23,13 @@ pub(super) fn device_node(call: &mut Call<'_>) -> Outcome {
     Outcome::error(Errno::PERM)
 }
 
+/// Refuses a namespace of control groups: whoever owns one can mount the host's. The sandbox's limit on their number
+/// refuses those that clone(2) makes.
+pub(super) fn control_groups(call: &mut Call<'_>) -> Outcome {
+    call.blocked("a namespace of control groups", Errno::PERM, None);
+    Outcome::error(Errno::PERM)
+}
+
 fn target(call: &Call<'_>) -> String {
     match call.pathway.name {
         "io_uring_setup" | "io_uring_enter" | "io_uring_register" => "io_uring",

@@ -27,7 +27,7 @@ use tentative_sys::kin::{Cloned, FileIdentity, Namespaces, as_file_identity, clo
 
 use super::{CURRENT_DIRECTORY, Call, Caller, Outcome, links};
 use crate::{
-    files::links::Links,
+    files::{links::Links, mountinfo},
     world::{Pending, Wait},
 };
 
@@ -39,6 +39,9 @@ pub(super) struct Place {
 
 /// rename(2), renameat(2) and renameat2(2).
 pub(super) fn rename(call: &mut Call<'_>) -> Outcome {
+    if call.sees_other_paths() {
+        return Outcome::CONTINUE;
+    }
     let at = |index| call.int(index);
     let (from_directory, from, to_directory, to, flags) = match call.pathway.name {
         "rename" => (CURRENT_DIRECTORY, 0, CURRENT_DIRECTORY, 1, 0),
@@ -60,6 +63,10 @@ pub(super) fn rename(call: &mut Call<'_>) -> Outcome {
     is_directory |= exchanges && self::is_directory(&to) == Some(true);
     if !is_directory {
         return links::rename(call, &from, &to, flags).unwrap_or(Outcome::CONTINUE);
+    }
+    if holds_mounts(call, &from) || holds_mounts(call, &to) {
+        // The monitor is in another mount namespace, in which the kernel takes mounts away instead of refusing.
+        return Outcome::error(Errno::BUSY);
     }
     let identity = call.caller.identity();
     let identity = FileIdentity { uid: identity.uid, gid: identity.gid };
@@ -83,6 +90,14 @@ fn place(call: &Call<'_>, directory: i32, argument: usize) -> Option<Place> {
     let (directory, name) = Caller::parent_of(call.scope.root(), &path)?;
     // These the kernel refuses.
     (!matches!(name.as_os_str().as_bytes(), b"." | b".." | b"")).then_some(Place { directory, name })
+}
+
+/// Whether something is mounted at a name or below it, in the sandbox.
+fn holds_mounts(call: &Call<'_>, place: &Place) -> bool {
+    let Some(path) = links::canonical(place) else { return true };
+    let list = format!("/proc/{}/mountinfo", call.scope.init.as_raw_nonzero());
+    let points = std::fs::read(list).map(|list| mountinfo::points(&list)).unwrap_or_default();
+    points.iter().any(|point| point.starts_with(&path))
 }
 
 /// Across mounts EXDEV is the right answer.

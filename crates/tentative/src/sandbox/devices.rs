@@ -86,15 +86,16 @@ fn seal(dev: &Path) -> Result<(), Failure> {
     set_read_only(&mount, false).map_err(failed)
 }
 
-/// Lays a whole `/proc` into a directory below `/dev`, where nobody can reach it: the kernel lets a user namespace made inside mount a
-/// fresh `/proc` only if one without covers is there, and root's has some.
+/// Lays a whole `/proc` into a directory below `/dev`, where nobody can reach it: the kernel lets a user namespace made
+/// inside mount a fresh `/proc` only if one without covers is there, and root's has some. It is read-only, so that a
+/// fresh one has to be, too: root in a namespace of his own is root of the host where a setting asks who writes it.
 fn lay_proc_below(building: &Building<'_>, dev: &Path) -> Result<(), Failure> {
     if building.blueprint.privilege == Privilege::User || !building.blueprint.contains(Layer::Kin) {
         return Ok(());
     }
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     fresh("tmpfs", &[("mode", "0700")], attributes, dev)?;
-    rebind(&building.inside("/proc"), &dev.join("proc"), false)
+    rebind(&building.inside("/proc"), &dev.join("proc"), true)
 }
 
 /// Makes one node, which costs a sixth of showing the host's.

@@ -32,12 +32,14 @@ pub enum Step {
     Pivot,
     /// Entering the user namespace of a root user's sandbox.
     Users,
+    /// Keeping namespaces of control groups from being made inside.
+    ControlGroups,
     /// Being used again.
     Renewal,
 }
 
 impl Step {
-    const ALL: [Step; 13] = [
+    const ALL: [Step; 14] = [
         Step::Leash,
         Step::Descriptors,
         Step::OwnUser,
@@ -50,6 +52,7 @@ impl Step {
         Step::Settings,
         Step::Pivot,
         Step::Users,
+        Step::ControlGroups,
         Step::Renewal,
     ];
 
@@ -73,6 +76,7 @@ impl Step {
             Step::Settings => "make the kernel's settings read-only",
             Step::Pivot => "change the root directory",
             Step::Users => "enter a user namespace",
+            Step::ControlGroups => "keep namespaces of control groups from being made inside",
             Step::Renewal => "use the sandbox again",
         }
     }

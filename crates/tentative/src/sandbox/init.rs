@@ -5,6 +5,7 @@
 //! from tracing it: init itself is not filtered. Without the layer `kin` it ends what is left inside when its builder is gone.
 
 use std::{
+    cell::Cell,
     io,
     os::fd::{AsFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -13,7 +14,7 @@ use std::{
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
     io::Errno,
-    mount::MountPropagationFlags,
+    mount::{MountPropagationFlags, OpenTreeFlags, open_tree},
     process::{Signal, set_parent_process_death_signal},
 };
 use tentative_sys::{
@@ -24,7 +25,7 @@ use tentative_sys::{
 use super::{
     Blueprint, devices,
     error::Step,
-    guard, mounts,
+    guard, may_have_control_groups, mounts,
     renew::Unused,
     report::{self, Message},
     users,
@@ -33,6 +34,9 @@ use crate::{files::plan::Privilege, layer::Layer};
 
 /// Every signal that can be blocked.
 const SIGNALS: std::ops::RangeInclusive<i32> = 1..=64;
+
+/// How many namespaces of control groups the processes of a user namespace may have, below `/proc`.
+pub(super) const CONTROL_GROUPS: &str = "sys/user/max_cgroup_namespaces";
 
 /// Why a step failed.
 #[derive(Debug)]
@@ -62,6 +66,8 @@ pub(super) struct Building<'a> {
     pub(super) blueprint: &'a Blueprint<'a>,
     socket: &'a OwnedFd,
     user: (u32, u32),
+    /// A `/proc` with nothing mounted on it, for the last steps.
+    proc: Cell<Option<OwnedFd>>,
 }
 
 type Act = fn(&Building<'_>) -> Result<(), Failure>;
@@ -79,13 +85,14 @@ const STEPS: &[(Step, Act)] = &[
     (Step::Settings, mounts::settings),
     (Step::Pivot, mounts::pivot),
     (Step::Users, enter_users),
+    (Step::ControlGroups, no_control_groups),
 ];
 
 /// Builds the sandbox, reports, and waits for the builder's end. Returns the exit status of init.
 ///
 /// `user` is the builder's user and group; in a new user namespace they read as nobody's until they are mapped.
 pub(super) fn run(blueprint: &Blueprint<'_>, socket: &OwnedFd, user: (u32, u32)) -> i32 {
-    let building = Building { blueprint, socket, user };
+    let building = Building { blueprint, socket, user, proc: Cell::new(None) };
     let built = catch_unwind(AssertUnwindSafe(|| build(&building)));
     let Ok(true) = built else { return 1 };
     ignore_children();
@@ -182,10 +189,33 @@ fn loopback(building: &Building<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Lets nobody inside make a namespace of control groups. Who owns one can mount the host's control groups, those of the
+/// processes outside with them, and write to what his user owns.
+fn no_control_groups(building: &Building<'_>) -> Result<(), Failure> {
+    if !may_have_control_groups() {
+        // Inside another sandbox, whose limit holds here, too.
+        return Ok(());
+    }
+    let failed = |errno: Errno| Failure::new(errno, format!("/proc/{CONTROL_GROUPS}: {errno}"));
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let setting = match building.proc.take() {
+        Some(proc) => openat(proc, CONTROL_GROUPS, flags, Mode::empty()),
+        None => openat(CWD, format!("/proc/{CONTROL_GROUPS}"), flags, Mode::empty()),
+    };
+    match setting {
+        // A kernel without these namespaces.
+        Err(Errno::NOENT) => Ok(()),
+        other => rustix::io::write(other.map_err(failed)?, b"0").map(drop).map_err(failed),
+    }
+}
+
 fn enter_users(building: &Building<'_>) -> Result<(), Failure> {
     if building.blueprint.privilege == Privilege::User {
         return Ok(());
     }
+    // While it may: root's `/proc/sys` is read-only, and what lies on it is not copied with it.
+    let proc = open_tree(CWD, "/proc", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC);
+    building.proc.set(proc.ok());
     unshare(Namespaces::USER)?;
     report::send(building.socket, &Message::WantsUsers)?;
     match report::receive(building.socket) {

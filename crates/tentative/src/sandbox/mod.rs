@@ -19,6 +19,7 @@ use std::{
     fs,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
@@ -76,14 +77,23 @@ impl Blueprint<'_> {
             namespaces = namespaces.with(Namespaces::MOUNT);
         }
         if self.contains(Layer::Kin) {
-            let kin = Namespaces::PID.with(Namespaces::IPC).with(Namespaces::UTS).with(Namespaces::CGROUP);
-            namespaces = namespaces.with(kin);
+            namespaces = namespaces.with(Namespaces::PID).with(Namespaces::IPC).with(Namespaces::UTS);
+            if may_have_control_groups() {
+                namespaces = namespaces.with(Namespaces::CGROUP);
+            }
         }
         if self.contains(Layer::World) {
             namespaces = namespaces.with(Namespaces::NET);
         }
         namespaces
     }
+}
+
+/// Whether this process may make a namespace of control groups: not inside a sandbox, which has one.
+fn may_have_control_groups() -> bool {
+    static MAY: OnceLock<bool> = OnceLock::new();
+    let setting = || fs::read_to_string(format!("/proc/{}", init::CONTROL_GROUPS));
+    *MAY.get_or_init(|| !setting().is_ok_and(|most| most.trim() == "0"))
 }
 
 /// How long a sandbox that is to be used again waits for those inside that are just ending.

@@ -55,7 +55,13 @@ pub(super) fn proc(building: &Building<'_>) -> Result<(), Failure> {
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        return fresh("proc", &[], attributes, &target);
+        return match fresh("proc", &[], attributes, &target) {
+            // Inside another sandbox of root's.
+            Err(Failure { errno: Errno::PERM, .. }) => {
+                fresh("proc", &[], attributes | MountAttrFlags::MOUNT_ATTR_RDONLY, &target)
+            }
+            other => other,
+        };
     }
     if building.blueprint.contains(Layer::Files) {
         return rebind(Path::new("/proc"), &target, false);
