@@ -7,6 +7,7 @@ use rustix::{
     process::{getgid, getuid},
     thread::UnshareFlags,
 };
+use tentative::sandbox::may_have_control_groups;
 use tentative_sys::probe::enter_namespaces;
 
 use super::{Failure, Need, Probe, remedy};
@@ -41,7 +42,10 @@ pub(super) const NET: Probe =
     namespace("net-namespace", "network namespace", |_| enter(UnshareFlags::NEWNET));
 /// Cgroup namespaces.
 pub(super) const CGROUP: Probe =
-    namespace("cgroup-namespace", "cgroup namespace", |_| enter(UnshareFlags::NEWCGROUP));
+    namespace("cgroup-namespace", "cgroup namespace", |_| match may_have_control_groups() {
+        true => enter(UnshareFlags::NEWCGROUP),
+        false => Ok("not needed: nobody may make one here, which is what it is for".to_owned()),
+    });
 
 const fn namespace(
     name: &'static str,

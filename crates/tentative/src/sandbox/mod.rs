@@ -89,8 +89,10 @@ impl Blueprint<'_> {
     }
 }
 
-/// Whether this process may make a namespace of control groups: not inside a sandbox, which has one.
-fn may_have_control_groups() -> bool {
+/// Whether this process may make a namespace of control groups: not inside a sandbox, which has one and lets no other be
+/// made.
+#[must_use]
+pub fn may_have_control_groups() -> bool {
     static MAY: OnceLock<bool> = OnceLock::new();
     let setting = || fs::read_to_string(format!("/proc/{}", init::CONTROL_GROUPS));
     *MAY.get_or_init(|| !setting().is_ok_and(|most| most.trim() == "0"))
