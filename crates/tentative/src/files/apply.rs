@@ -336,17 +336,17 @@ fn rewrite(
     }
     if content {
         let source = attributes::opened(redo, attributes::open_unnoticed)?;
-        let target = match File::options().write(true).open(path) {
+        let target = match File::options().read(true).write(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                fs::set_permissions(path, fs::Permissions::from_mode(there.mode() & 0o7777 | 0o200))?;
-                let opened = File::options().write(true).open(path);
+                fs::set_permissions(path, fs::Permissions::from_mode(there.mode() & 0o7777 | 0o600))?;
+                let opened = File::options().read(true).write(true).open(path);
                 fs::set_permissions(path, there.permissions())?;
                 opened?
             }
             result => result?,
         };
         crash::point("apply-rewrite");
-        attributes::copy_content(&source, &target)?;
+        attributes::change_content(&source, &target)?;
         crash::point("apply-rewritten");
         target.sync_all()?;
     }
@@ -354,12 +354,13 @@ fn rewrite(
 }
 
 fn set_attributes(redo: &Path, path: &Path, attributes: AttributeSet) -> io::Result<()> {
-    if attributes.extended {
-        attributes::copy_extended(redo, path)?;
-    }
     if let Some((owner, group)) = attributes.owner {
         let (owner, group) = (Uid::from_raw(owner), Gid::from_raw(group));
         chownat(CWD, path, Some(owner), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    // After the owner: a change of owner takes capabilities and the set-id bits away. Before the mode: it may close the file.
+    if attributes.extended {
+        attributes::copy_extended(redo, path)?;
     }
     if let Some(mode) = attributes.mode {
         chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())?;

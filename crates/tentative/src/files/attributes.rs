@@ -24,6 +24,8 @@ use rustix::{
 
 /// What the overlay keeps its own notes under.
 const OVERLAY: &[u8] = b"user.overlay.";
+/// What is written at once where content is compared: a page, bytes.
+const PAGE: usize = 4096;
 /// The longest value of an extended attribute, and of their list.
 const LONGEST: usize = 65_536;
 
@@ -133,25 +135,17 @@ fn value(path: &Path, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
 /// does not allow are errors too, except security labels, which the kernel chooses.
 pub fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(from)?;
-    copy_extended(from, to)?;
-    copy_owner_mode_times(&metadata, to)
-}
-
-/// Gives `to` the owner, mode and times in `metadata`.
-///
-/// # Errors
-/// What setting one of them fails with.
-pub fn copy_owner_mode_times(metadata: &fs::Metadata, to: &Path) -> io::Result<()> {
     let now = fs::symlink_metadata(to)?;
     if (now.uid(), now.gid()) != (metadata.uid(), metadata.gid()) {
         let (owner, group) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
         chownat(CWD, to, Some(owner), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
     }
+    // After the owner: a change of owner takes capabilities and the set-id bits away. Before the mode: it may close the file.
+    copy_extended(from, to)?;
     if !metadata.is_symlink() {
-        // After the owner: a change of owner clears the set-id bits.
         chmodat(CWD, to, Mode::from_raw_mode(metadata.mode() & 0o7777), AtFlags::empty())?;
     }
-    set_times(metadata, to)
+    set_times(&metadata, to)
 }
 
 fn set_times(metadata: &fs::Metadata, to: &Path) -> io::Result<()> {
@@ -223,7 +217,37 @@ pub(super) fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     set_times(&metadata, to)
 }
 
-/// Makes the content of `target` that of `source`: shared blocks where the file system can, holes kept.
+/// Makes the content of `target` that of `source`, and touches nothing of it that is the same: others may have it mapped, who
+/// would lose what they wrote to pages of their own, or be killed, if it were cut and written anew.
+///
+/// # Errors
+/// What reading or writing fails with.
+pub fn change_content(source: &File, target: &File) -> io::Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let (length, old) = (source.metadata()?.len(), target.metadata()?.len());
+    let (mut new, mut there) = (vec![0_u8; 1 << 17], vec![0_u8; 1 << 17]);
+    let mut at = 0;
+    while at < length.min(old) {
+        let wanted = new.len().min(usize::try_from(length.min(old) - at).unwrap_or(usize::MAX));
+        source.read_exact_at(&mut new[..wanted], at)?;
+        target.read_exact_at(&mut there[..wanted], at)?;
+        for (number, (new, _)) in new[..wanted]
+            .chunks(PAGE)
+            .zip(there[..wanted].chunks(PAGE))
+            .enumerate()
+            .filter(|(_, (a, b))| a != b)
+        {
+            target.write_all_at(new, at + (number * PAGE) as u64)?;
+        }
+        at += wanted as u64;
+    }
+    // What follows the old end has no content yet, and nobody has it mapped.
+    ftruncate(target, length)?;
+    copy_data(source, target, old.min(length), length)
+}
+
+/// Makes the content of `target`, which only its maker knows, that of `source`: shared blocks where the file system can, holes
+/// kept.
 ///
 /// # Errors
 /// What reading or writing fails with.
@@ -234,7 +258,11 @@ pub fn copy_content(source: &File, target: &File) -> io::Result<()> {
     }
     ftruncate(target, 0)?;
     ftruncate(target, length)?;
-    let mut at = 0;
+    copy_data(source, target, 0, length)
+}
+
+/// Copies what is no hole between two places.
+fn copy_data(source: &File, target: &File, mut at: u64, length: u64) -> io::Result<()> {
     while at < length {
         let start = match seek(source, SeekFrom::Data(at)) {
             Ok(start) => start,

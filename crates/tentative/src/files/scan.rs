@@ -10,6 +10,7 @@ use std::{
     fs, io,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use crate::{
@@ -139,6 +140,11 @@ pub(super) fn look(path: &Path) -> Result<Option<fs::Metadata>, ScanError> {
         }
         Err(error) => Err(read(path)(error)),
     }
+}
+
+/// Whether an object says that it was changed later than now.
+fn is_to_come(metadata: &fs::Metadata) -> bool {
+    metadata.modified().is_ok_and(|time| time > SystemTime::now())
 }
 
 fn scan_copy(number: usize, cover: &Cover, copy: &Path, whole: &mut Scan) -> Result<(), ScanError> {
@@ -316,18 +322,26 @@ impl<'a> Walk<'a> {
         };
         let extended_differ = !self.ancestors.contains_key(below) && self.extended_differ(below)?;
         let time = |metadata: &fs::Metadata| (metadata.mtime(), metadata.mtime_nsec());
-        // Somebody has set it; otherwise entries have come and gone.
-        let time_was_set = time(new) < (self.begun.seconds, self.begun.nanoseconds)
+        // Somebody has set it, to the past or to the future; otherwise entries have come and gone.
+        let time_was_set = (time(new) < (self.begun.seconds, self.begun.nanoseconds) || is_to_come(new))
             && time(old) != time(new)
             && !self.begun.is_before_change_of(old)
             && !self.ancestors.contains_key(below);
         if owner_differs || mode_differs || extended_differ || time_was_set {
             self.change(ChangeKind::Metadata, below, Some(old), Some(new));
             self.operation(Deed::Update { content: false }, below, Some(lower));
-        } else if self.operations.len() > mark && time(old) != time(new) {
+        } else if self.operations.len() > mark
+            && (time(old) != time(new) || self.changes_entries(mark, below))
+        {
             self.operation(Deed::Times, below, Some(lower));
         }
         Ok(())
+    }
+
+    /// Whether one of the last operations is about an entry of this directory, whose time that may change outside.
+    fn changes_entries(&self, mark: usize, below: &Path) -> bool {
+        let directory = self.outside(below);
+        self.operations[mark..].iter().any(|operation| operation.path.parent() == Some(&directory))
     }
 
     /// Walks the entries of one upper directory, as far as paths reach.

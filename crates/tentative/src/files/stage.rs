@@ -393,7 +393,12 @@ impl Staging<'_> {
                 let own = there.uid() == rustix::process::geteuid().as_raw()
                     || rustix::process::geteuid().is_root();
                 if own && !self.plan.begun.is_before_change_of(&there) {
-                    let step = self.rewrite(operation, false, false)?;
+                    let mut step = self.rewrite(operation, false, false)?;
+                    if let Step::Rewrite { attributes, .. } = &mut step {
+                        // The same as before, perhaps: putting something in place outside changes it.
+                        let upper = look(&operation.upper)?;
+                        attributes.modified = Some((upper.mtime(), upper.mtime_nsec()));
+                    }
                     self.steps.times.push(step);
                 }
                 Ok(())
@@ -462,7 +467,7 @@ impl Staging<'_> {
         });
         let content = !attributes::same_content(from, &operation.upper)
             .map_err(|source| StageError::Look { path: operation.upper.clone(), source })?;
-        let attributes = differing(from, &operation.upper)?;
+        let attributes = differing(from, &operation.upper, content)?;
         if content || attributes != AttributeSet::default() {
             // The copy that came with the tree is exchanged for the original.
             let in_tree = matches!(operation.deed, Deed::Place { in_tree: true, .. });
@@ -499,10 +504,10 @@ impl Staging<'_> {
             if !writable && !own {
                 return Err(StageError::Permission { path: operation.path.clone() });
             }
-            self.growth.push((operation.path.clone(), new.len().saturating_sub(there.len())));
+            self.growth.push((operation.path.clone(), growth(&there, &new)));
         }
         let seen = operation.lower.as_deref().unwrap_or(&operation.path);
-        let mut attributes = differing(seen, &operation.upper)?;
+        let mut attributes = differing(seen, &operation.upper, content)?;
         if let Some(mode) = self.opened.iter().find_map(|opened| opened.mode_of(&operation.upper)) {
             // It is open only for the time of staging.
             attributes.mode = (mode != there.mode() & 0o7777).then_some(mode);
@@ -636,14 +641,27 @@ fn is_running(path: &Path) -> bool {
     openat(CWD, path, flags, Mode::empty()).is_err_and(|error| error == rustix::io::Errno::TXTBSY)
 }
 
-/// The attributes in which the object at `new` differs from the one at `old`.
-fn differing(old: &Path, new: &Path) -> Result<AttributeSet, StageError> {
+/// How much room more a file takes when it gets the content of another, bytes: longer, or where there were holes.
+fn growth(there: &fs::Metadata, new: &fs::Metadata) -> u64 {
+    let (before, after) = (there.blocks() * 512, new.blocks() * 512);
+    let longer = new.len().saturating_sub(there.len());
+    after.saturating_sub(before).max(longer.min(after))
+}
+
+/// The attributes in which the object at `new` differs from the one at `old`, and those that writing `content` or giving it
+/// to another owner takes away.
+fn differing(old: &Path, new: &Path, content: bool) -> Result<AttributeSet, StageError> {
+    const CAPABILITIES: &[u8] = b"security.capability";
+    const SET_ID: u32 = 0o6000;
     let failed = |path: &Path, source| StageError::Look { path: path.to_owned(), source };
-    let extended = attributes::extended(old).map_err(|source| failed(old, source))?
-        != attributes::extended_in_store(new).map_err(|source| failed(new, source))?;
+    let had = attributes::extended(old).map_err(|source| failed(old, source))?;
+    let has = attributes::extended_in_store(new).map_err(|source| failed(new, source))?;
     let (old, new) = (look(old)?, look(new)?);
-    let mode = (!new.is_symlink() && old.mode() != new.mode()).then_some(new.mode() & 0o7777);
     let owner = ((old.uid(), old.gid()) != (new.uid(), new.gid())).then_some((new.uid(), new.gid()));
+    let lost = content || owner.is_some();
+    let extended = had != has || lost && has.iter().any(|(name, _)| name == CAPABILITIES);
+    let sets = old.mode() != new.mode() || lost && new.mode() & SET_ID != 0;
+    let mode = (!new.is_symlink() && sets).then_some(new.mode() & 0o7777);
     let modified = ((old.mtime(), old.mtime_nsec()) != (new.mtime(), new.mtime_nsec()))
         .then_some((new.mtime(), new.mtime_nsec()));
     Ok(AttributeSet { mode, owner, modified, extended })

@@ -15,7 +15,7 @@ use crate::{inside::Place, tree};
 const SETUP: &str = "
 umask 022; echo one > a; echo two > b; echo three > c; chmod 600 c; ln b b2; ln -s a s; mkfifo p
 mkdir -p d/e/f x; echo deep > d/e/f/g; echo d1 > d/1; echo d2 > d/2; ln d/2 d/2link; mkdir empty; chmod 700 x
-mkdir ro; echo r > ro/r; chmod 444 ro/r; chmod 555 ro
+mkdir ro; echo r > ro/r; chmod 444 ro/r; chmod 555 ro; touch -d @900000000 b d/1 ro d/e/f d/e d x
 # So that looking at a file changes its time of access once, and not again when the test looks a second time.
 sleep 0.02
 ";
@@ -71,9 +71,29 @@ fn directories() {
     commit_is_like_running("rm -r d/e; mkdir -p d/e/f; echo deeper > d/e/f/g; echo y > d/e/h");
     commit_is_like_running("chmod 711 d; chmod 755 x; echo in > x/y; rm d/1");
     commit_is_like_running("touch -d @1000000000 d; touch -d @1000000001 x; echo in > x/y");
+    commit_is_like_running("echo more >> d/1; echo more >> d/e/f/g; touch -d @4000000000 empty");
     commit_is_like_running("mkdir n; mv d/1 n/; mv d/e/f/g n/g2; rm -r d");
     // What the monitor does for a directory that is renamed.
     commit_is_like_running("mkdir r r/e r/e/f; mv d/e/f/g r/e/f/g; mv d/1 d/2 d/2link r/; rm -r d");
+}
+
+/// What writing, or giving a file to somebody else, takes away is there in the end as it was inside.
+#[test]
+fn set_id_bits() {
+    commit_is_like_running("chmod 4755 a; echo more >> b; chmod 2711 b");
+    commit_is_like_running("chmod 4755 b; echo more >> b; chmod 6755 b; echo n > n; chmod 4700 n");
+}
+
+#[test]
+fn owners_and_capabilities() {
+    require!(Feature::Root);
+    // CAP_NET_RAW, permitted and effective, as setcap(8) writes it.
+    let put = "put() { python3 -c 'import os, struct, sys; \
+               os.setxattr(sys.argv[1], \"security.capability\", struct.pack(\"<5I\", 0x2000001, 1 << 13, 0, 0, 0))' $1; }";
+    commit_is_like_running(&format!(
+        "{put}; chown 1:1 a; chmod 4755 a; chown 1:2 b; chmod 2755 b; chown 3:3 d/2; put d/2; put c"
+    ));
+    commit_is_like_running(&format!("{put}; put b; echo more >> b; put b; echo more >> d/2; put d/2"));
 }
 
 /// Modes that close things to their owner, who is not root.

@@ -1,6 +1,6 @@
 //! What somebody else does to a path meanwhile is a conflict: nothing is applied, and the work is kept.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command};
+use std::{fs, io::BufRead as _, os::unix::fs::MetadataExt as _, path::Path, process::Command};
 
 use tentative::files::{
     changes::changes,
@@ -172,4 +172,44 @@ fn what_the_user_may_not_do_outside_is_refused_by_name() {
     assert!(matches!(&error, StageError::Permission { path } if *path == others), "{error}");
     transaction.discard().unwrap();
     assert!(others.exists());
+}
+
+/// Others who have a file mapped that is written in place lose nothing: neither the pages of their own, nor the file.
+#[test]
+fn files_that_others_have_mapped() {
+    const BYSTANDER: &str = "
+import mmap, os, sys
+file = os.open('mapped', os.O_RDONLY)
+shared = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
+private = mmap.mmap(file, 0, access=mmap.ACCESS_COPY)
+private[0:3] = b'OWN'
+print('ready', flush=True)
+while not os.path.exists('done'):
+    assert shared[100_000] in b'aX'
+print(private[0:3].decode(), shared[100_000:100_003].decode(), flush=True)
+";
+    let place = Place::new();
+    fs::write(place.ground.join("mapped"), vec![b'a'; 1 << 20]).unwrap();
+    let mut bystander = Command::new("python3")
+        .args(["-c", BYSTANDER])
+        .current_dir(&place.ground)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = std::io::BufReader::new(bystander.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    for script in
+        ["printf XYZ | dd of=mapped bs=1 seek=100000 conv=notrunc 2> /dev/null", "printf more >> mapped"]
+    {
+        let (transaction, _) = place.after(script);
+        let staged = stage(transaction, StageOptions::default()).map_err(|(_, error)| error).unwrap();
+        staged.publish().unwrap().apply().unwrap().finish().unwrap();
+    }
+    assert_eq!(fs::metadata(place.ground.join("mapped")).unwrap().len(), (1 << 20) + 4);
+    fs::write(place.ground.join("done"), "").unwrap();
+    line.clear();
+    said.read_line(&mut line).unwrap();
+    assert!(bystander.wait().unwrap().success());
+    assert_eq!(line, "OWN XYZ\n");
 }

@@ -10,7 +10,11 @@ use std::{
 /// A tree in words.
 pub(crate) type Look = BTreeMap<PathBuf, String>;
 
-/// Every object below a directory in words: type, mode, owner, size, content, names, attributes; no times.
+/// A time of change before this was set by somebody, seconds since 1970.
+const LONG_AGO: i64 = 1_100_000_000;
+
+/// Every object below a directory in words: type, mode, owner, size, content, names, attributes, and the time of change if
+/// that is long ago.
 pub(crate) fn look(root: &Path) -> Look {
     let mut looked = BTreeMap::new();
     let mut names = HashMap::new();
@@ -23,6 +27,9 @@ fn below(root: &Path, path: &Path, looked: &mut Look, names: &mut HashMap<(u64, 
     let metadata = fs::symlink_metadata(&here).unwrap();
     let mut words =
         format!("{:?} {:o} {}:{}", metadata.file_type(), metadata.mode(), metadata.uid(), metadata.gid());
+    if metadata.mtime() < LONG_AGO {
+        words += &format!(" of {}", metadata.mtime());
+    }
     let needed = if metadata.is_dir() { 0o500 } else { 0o400 };
     let closed = !metadata.is_symlink() && metadata.mode() & needed != needed;
     if closed {
