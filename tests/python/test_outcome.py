@@ -1,0 +1,61 @@
+"""``Outcome`` and its parts as a person reads them: reprs, sentences, tracebacks, names, and what was shown."""
+
+import os
+import pickle
+import pty
+import subprocess
+import sys
+import threading
+import traceback
+
+import pytest
+import tentative
+from processes import ran
+from tentative.report import Change
+
+#: Tells on a private descriptor what was shown, with nothing of its own on the standard streams.
+SHOWN = """
+import os, sys, tentative
+teller = os.fdopen(int(sys.argv[1]), "w")
+for options in ({"without": ("files", "kin", "world")}, {}):
+    for output in ("live", "hold", "capture"):
+        with tentative.transaction(output=output, **options) as tx:
+            print("printed")
+            seen = [effect.target for effect in tx.effects]
+            tx.rollback(seen)
+        outcome = tx.outcome
+        assert outcome.value == [effect.target for effect in outcome.effects], outcome.value
+        assert bool(outcome.verdict.rollback) == (not options)
+        for effect in outcome.effects:
+            assert (effect.layer, effect.operation, effect.decision) == ("process", "inherit", "allowed")
+            print(output, effect.id, effect.effect_class, effect.target, file=teller)
+"""
+
+
+def shown(stdout, stderr):
+    """The lines that the program tells when these are its standard streams, each for both kinds of transaction."""
+    told, teller = os.pipe()
+    command = [sys.executable, "-c", SHOWN, str(teller)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, pass_fds=[teller])
+    os.close(teller)
+    with open(told) as lines:
+        found = lines.read().splitlines()
+    assert done.returncode == 0, found
+    assert found[: len(found) // 2] == found[len(found) // 2 :]
+    return found[: len(found) // 2]
+
+
+def test_a_refused_commit_that_changed_no_file_keeps_nothing(everything):
+    store = os.environ["TENTATIVE_HOME"]
+
+    def records():
+        return [
+            name for name in os.listdir(store) if os.path.exists(os.path.join(store, name, "record.json"))
+        ]
+
+    before = records()
+    with pytest.raises(tentative.CommitRefused) as caught:
+        with tentative.transaction():
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+    assert caught.value.pending_id is None and "kept" not in str(caught.value)
+    assert records() == before
