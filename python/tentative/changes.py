@@ -132,16 +132,4 @@ class Changes:
 
 
 def _sentence(change: Change) -> str:
-    words = {
-        "created": f"{change.name} is new",
-        "modified": f"{change.name} changed",
-        "deleted": f"{change.name} was deleted",
-        "renamed": f"{change.name} was renamed",
-        "metadata": f"{change.name} changed in mode, owner, times or attributes",
-    }[change.kind]
-    if change.before is not None and change.after is not None:
-        return f"{words}: from {change.before} to {change.after}."
-    value = change.after if change.after is not None else change.before
-    if value is None:
-        return f"{words}."
-    return f"{words}: it was {value}." if change.kind == "deleted" else f"{words}: {value}."
+    return f"{change}."

@@ -59,3 +59,23 @@ def test_a_refused_commit_that_changed_no_file_keeps_nothing(everything):
             threading.Thread(target=threading.Event().wait, daemon=True).start()
     assert caught.value.pending_id is None and "kept" not in str(caught.value)
     assert records() == before
+
+
+def test_every_kind_of_change_is_a_sentence():
+    def told(kind, before=None, after=None):
+        return str(Change("files", "/new", kind, before, after))
+
+    assert told("created", None, "file") == "/new is new: file"
+    assert told("modified", "1", "2") == "/new changed: from 1 to 2"
+    assert told("deleted", "file") == "/new was deleted: it was file"
+    assert told("deleted") == "/new was deleted"
+    assert told("renamed", "/old", "file") == "/new was renamed from /old"
+    assert told("metadata", "0644", "0600") == (
+        "/new changed in mode, owner, times or attributes: from 0644 to 0600"
+    )
+
+
+def test_a_renamed_file_is_explained_by_its_old_path(everything, tmp_path):
+    (tmp_path / "old").write_text("text")
+    outcome = tentative.run(lambda: ((tmp_path / "old").rename(tmp_path / "new"), 1 / 0))
+    assert outcome.changes.explain() == f"{tmp_path / 'new'} was renamed from {tmp_path / 'old'}."
