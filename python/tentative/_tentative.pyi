@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 __version__: str
+#: The means by which a ``memory_limit`` is kept, as the record names it.
+MEMORY_LIMIT_BY: str
 
 class Names:
     """Which object each name is bound to, noted and compared by address."""
@@ -46,6 +48,7 @@ class Branch:
     """The handle on a transaction, in the branch."""
 
     def commit(self) -> Committed: ...
+    def open_reserve(self) -> None: ...
     def rollback(self, payload: bytes) -> NoReturn: ...
     def report(self) -> Report: ...
     def process(self) -> str: ...

@@ -37,6 +37,8 @@ class Outcome:
     stderr: bytes = b""
     #: Seconds from begin to end.
     duration: float = 0.0
+    #: The means by which the ``memory_limit`` was kept; None if there was none.
+    memory_limit_by: str | None = None
 
     def result(self) -> Any:
         """Returns the value, or raises the exception, as ``concurrent.futures`` does."""

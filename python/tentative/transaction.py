@@ -302,12 +302,19 @@ class Transaction:
         conflicts: tuple[str, ...] = (),
     ) -> NoReturn:
         branch = self._inside()
-        found = () if self._before is None else tuple(find(self._before))
-        process = branch.process()
-        nothing = value is None and exception is None and exit_code is None and not refused
-        if nothing and not found and process == "[]":
-            branch.rollback(b"")
-        branch.rollback(transport.pack(value, exception, exit_code, refused, conflicts, found, process))
+        # First of all: what follows needs memory, of which there may be none left.
+        branch.open_reserve()
+        try:
+            found = () if self._before is None else tuple(find(self._before))
+            process = branch.process()
+            nothing = value is None and exception is None and exit_code is None and not refused
+            if nothing and not found and process == "[]":
+                payload = b""
+            else:
+                payload = transport.pack(value, exception, exit_code, refused, conflicts, found, process)
+        except MemoryError:
+            payload = transport.WITHOUT_MEMORY
+        branch.rollback(payload)
 
     def _inside(self) -> _tentative.Branch:
         if self._state == "ended":
@@ -328,6 +335,9 @@ class Transaction:
             ending = transport.unpack(payload)
             outcome.value, outcome.exit_code = ending.value, ending.exit_code
             outcome.exception = ending.exception
+            if ending.out_of_memory and self._memory_limit is not None:
+                outcome.exception = OutOfMemory(self._memory_limit)
+                outcome.exception.__cause__ = ending.exception and ending.exception.__cause__
             if ending.refused:
                 kept = self._keep_files(ended)
                 outcome.exception = (
@@ -336,7 +346,9 @@ class Transaction:
                     else CommitRefused(ending.refused, kept)
                 )
             process = ending.process
-            if self._before is not None:
+            if ending.found is None:
+                objects = ObjectChanges(known=False)
+            elif self._before is not None:
                 objects = ObjectChanges(resolve(self._before, ending.found))
         elif cause != "asked":
             objects = ObjectChanges(known=False)
@@ -360,7 +372,6 @@ class Transaction:
             "crashed": lambda: Crashed(number or 0),
             "exited": lambda: Exited(number or 0),
             "timed out": lambda: TimedOut(self._timeout),
-            "out of memory": OutOfMemory,
             "monitor lost": MonitorLost,
         }
         return reasons[cause]()
@@ -381,6 +392,7 @@ class Transaction:
         outcome.containment = containment_from(report.containment)
         outcome.stdout, outcome.stderr = report.stdout, report.stderr
         outcome.duration = duration
+        outcome.memory_limit_by = _tentative.MEMORY_LIMIT_BY if self._memory_limit is not None else None
 
     def _end(self, outcome: Outcome) -> None:
         self._state = "ended"
@@ -422,7 +434,7 @@ def transaction(
         output: ``live`` shows output as it comes, ``hold`` delivers it at the commit, ``capture`` puts it into
             ``outcome.stdout`` and ``outcome.stderr``.
         timeout: seconds after which it is rolled back.
-        memory_limit: bytes that the code may add.
+        memory_limit: bytes of address space that the code may add.
         without: names of layers to go without; the result then says ``containment: partial``.
     """
     return Transaction(

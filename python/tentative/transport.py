@@ -25,14 +25,16 @@ class Ending:
 
     value: Any = None
     exception: BaseException | None = None
+    #: Whether the exception says that there was no memory, whatever its class.
+    out_of_memory: bool = False
     #: Of a script: its exit status.
     exit_code: int | None = None
     #: Why a commit at the end of the block was refused; empty if none was asked for.
     refused: tuple[str, ...] = ()
     #: The paths that the refusal was about, if others changed something meanwhile.
     conflicts: tuple[str, ...] = ()
-    #: What the objects layer found.
-    found: tuple[Any, ...] = ()
+    #: What the objects layer found; None if there was no memory left to look.
+    found: tuple[Any, ...] | None = ()
     #: What changed in the process's own state, the record's JSON.
     process: str = "[]"
 
@@ -50,13 +52,14 @@ def pack(
     exit_code: int | None = None,
     refused: tuple[str, ...] = (),
     conflicts: tuple[str, ...] = (),
-    found: tuple[Any, ...] = (),
+    found: tuple[Any, ...] | None = (),
     process: str = "[]",
 ) -> bytes:
     """Packs an ending; value and exception are pickles of their own, so that each can fail alone."""
     parts = {
         "value": _value(value),
         "exception": None if exception is None else _exception(exception),
+        "out_of_memory": isinstance(exception, MemoryError),
         "exit_code": exit_code,
         "refused": refused,
         "conflicts": conflicts,
@@ -93,10 +96,11 @@ def unpack(payload: bytes) -> Ending:
     return Ending(
         value,
         exception,
+        parts["out_of_memory"],
         parts["exit_code"],
         tuple(parts["refused"]),
         tuple(parts["conflicts"]),
-        tuple(parts["found"]),
+        None if parts["found"] is None else tuple(parts["found"]),
         parts["process"],
     )
 
@@ -148,3 +152,22 @@ def _text(thing: BaseException) -> str:
         return str(thing)
     except BaseException as error:
         return f"(no text: {type(error).__name__})"
+
+
+def _without_memory() -> bytes:
+    words = "there was no memory left to tell where"
+    parts = {
+        "value": None,
+        "exception": (pickle.dumps(MemoryError(words)), "MemoryError", words, f"MemoryError: {words}\n"),
+        "out_of_memory": True,
+        "exit_code": None,
+        "refused": (),
+        "conflicts": (),
+        "found": None,
+        "process": "[]",
+    }
+    return pickle.dumps(parts)
+
+
+#: The ending of code after which no memory is left to pack another: packed ahead of that time.
+WITHOUT_MEMORY = _without_memory()

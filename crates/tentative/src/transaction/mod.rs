@@ -65,7 +65,7 @@ pub struct Options {
     pub without: LayerSet,
     /// Rolls back when the branch runs longer.
     pub timeout: Option<Duration>,
-    /// Bytes of address space that the branch may add.
+    /// Bytes of address space that the branch may add; `MEMORY_LIMIT_BY` says how.
     pub memory_limit: Option<u64>,
     /// Crossings that are let through.
     pub policy: Policy,
@@ -157,7 +157,6 @@ struct Afterwards {
     output: Output,
     containment: Containment,
     started: Instant,
-    memory_limit: bool,
 }
 
 /// Begins a transaction.
@@ -224,7 +223,6 @@ fn try_to_begin(options: &Options) -> Result<Begun, BeginError> {
         output: options.output,
         containment: containment_of(options, session.as_ref()),
         started: Instant::now(),
-        memory_limit: options.memory_limit.is_some(),
         copies: plan.as_mut().map(|plan| std::mem::take(&mut plan.owned)).unwrap_or_default(),
         session: None,
         capture: None,
@@ -314,6 +312,11 @@ impl Branch {
         let duration = self.after.started.elapsed();
         self.after.close();
         Ok(Committed { report, duration, departed: committed.departed })
+    }
+
+    /// Lets a branch with a limit on memory have a little more, for what it does to roll back.
+    pub fn open_reserve(&mut self) {
+        self.inner.open_reserve();
     }
 
     /// Ends the branch; `begin` returns in the origin with the payload.
@@ -437,7 +440,7 @@ impl Afterwards {
     fn ended(self, ended: transplant::Ended) -> Ended {
         self.offsets.restore();
         Ended {
-            cause: Cause::of(ended.ending, self.memory_limit),
+            cause: Cause::of(ended.ending),
             payload: ended.payload,
             report: self.report(MemoryChanges::default()),
             duration: self.started.elapsed(),
