@@ -256,9 +256,8 @@ class Transaction:
     ) -> _tentative.Branch | _tentative.Frozen | _tentative.Ended:
         """In the origin: asks whether the frozen branch may commit. If so, its ``commit`` goes on, not this."""
         outcome = Outcome()
-        report = getattr(frozen, "report", None)
-        if report is not None:
-            self._fill(outcome, report, 0.0, ObjectChanges())
+        # Names are compared by the code that is being judged, so they are not known here.
+        self._fill(outcome, frozen.report(), frozen.duration(), ObjectChanges(known=False))
         try:
             wanted = decide(outcome)
         except BaseException as error:

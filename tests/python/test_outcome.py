@@ -79,3 +79,16 @@ def test_a_renamed_file_is_explained_by_its_old_path(everything, tmp_path):
     (tmp_path / "old").write_text("text")
     outcome = tentative.run(lambda: ((tmp_path / "old").rename(tmp_path / "new"), 1 / 0))
     assert outcome.changes.explain() == f"{tmp_path / 'new'} was renamed from {tmp_path / 'old'}."
+
+
+def test_who_decides_sees_the_files(everything, tmp_path):
+    source = f"open({str(tmp_path / 'made')!r}, 'w').close()"
+    seen = []
+
+    def no_files(frozen):
+        seen.append([change.name for change in frozen.changes.files])
+        assert not frozen.changes.objects.known and frozen.duration > 0
+        return not frozen.changes.files
+
+    assert not tentative.exec(source, {}, commit=no_files).committed
+    assert seen == [[str(tmp_path / "made")]] and not (tmp_path / "made").exists()
