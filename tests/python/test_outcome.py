@@ -45,6 +45,44 @@ def shown(stdout, stderr):
     return found[: len(found) // 2]
 
 
+def test_live_output_is_an_effect_for_each_stream(tmp_path):
+    with open(tmp_path / "out", "w") as out, open(tmp_path / "err", "w") as err:
+        assert shown(out, err) == [
+            f"live 1 shown standard output ({tmp_path / 'out'})",
+            f"live 2 shown standard error ({tmp_path / 'err'})",
+        ]
+        assert shown(out, out) == [f"live 1 shown standard output ({tmp_path / 'out'})"]
+        assert shown(subprocess.DEVNULL, err) == [f"live 1 shown standard error ({tmp_path / 'err'})"]
+    assert shown(subprocess.DEVNULL, subprocess.DEVNULL) == []
+
+
+def test_live_output_on_a_terminal_is_an_effect():
+    controller, terminal = pty.openpty()
+    try:
+        assert shown(terminal, terminal) == [f"live 1 shown standard output ({os.ttyname(terminal)})"]
+    finally:
+        os.close(controller)
+        os.close(terminal)
+
+
+def test_what_was_shown_is_in_the_record_of_kept_files(everything, tmp_path):
+    program = (
+        "import threading, tentative\n"
+        "try:\n"
+        "    with tentative.transaction():\n"
+        "        open('made', 'w').close()\n"
+        "        threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "except tentative.CommitRefused as refused:\n"
+        "    print(refused.pending_id)\n"
+    )
+    done = ran(sys.executable, "-c", program, cwd=tmp_path)
+    kept = done.stdout.strip()
+    executable = os.path.join(os.path.dirname(sys.executable), "tentative")
+    told = ran(executable, "show", kept)
+    assert "shown" in told.stdout and "standard output (" in told.stdout, told.stdout + done.stderr
+    assert ran(executable, "rollback", kept).returncode == 0
+
+
 def test_a_refused_commit_that_changed_no_file_keeps_nothing(everything):
     store = os.environ["TENTATIVE_HOME"]
 
