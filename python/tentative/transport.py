@@ -11,6 +11,7 @@ import pickle
 import sys
 import traceback
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from .errors import RemoteError, RemoteTraceback
@@ -118,7 +119,8 @@ def _value(value: Any) -> bytes | None:
 def _exception(exception: BaseException) -> tuple[bytes | None, str, str, str]:
     """The exception's pickle if it survives one, and always its type, message and traceback in words."""
     try:
-        told = "".join(traceback.format_exception(type(exception), exception, exception.__traceback__))
+        where = _from_the_code_on(exception.__traceback__)
+        told = "".join(traceback.format_exception(type(exception), exception, where))
     except BaseException as error:
         told = f"(its traceback could not be formatted: {type(error).__name__})"
     try:
@@ -128,6 +130,17 @@ def _exception(exception: BaseException) -> tuple[bytes | None, str, str, str]:
     except BaseException:
         pickled = None
     return pickled, _name(type(exception)), _text(exception), told
+
+
+def _from_the_code_on(where: TracebackType | None) -> TracebackType | None:
+    """A traceback without the frames of this package that led to the code."""
+    package = __name__.partition(".")[0]
+    while where is not None:
+        module = where.tb_frame.f_globals.get("__name__")
+        if not isinstance(module, str) or module.partition(".")[0] != package:
+            break
+        where = where.tb_next
+    return where
 
 
 def _load_exception(pickled: bytes | None, name: str, message: str, told: str) -> BaseException:

@@ -130,3 +130,22 @@ def test_who_decides_sees_the_files(everything, tmp_path):
 
     assert not tentative.exec(source, {}, commit=no_files).committed
     assert seen == [[str(tmp_path / "made")]] and not (tmp_path / "made").exists()
+
+
+def test_a_traceback_begins_with_the_code(options, tmp_path):
+    def fails():
+        raise LookupError("on purpose")
+
+    script = tmp_path / "script.py"
+    script.write_text("raise LookupError('on purpose')\n")
+    with pytest.raises(LookupError) as caught:
+        with tentative.transaction(**options):
+            fails()
+    for exception in (
+        tentative.transaction(**options).run(fails).exception,
+        tentative.exec("raise LookupError('on purpose')", {}, **options).exception,
+        tentative.exec(script, {}, **options).exception,
+        caught.value,
+    ):
+        text = str(exception.__cause__)
+        assert "on purpose" in text and os.path.join("tentative", "") not in text, text
