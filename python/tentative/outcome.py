@@ -1,6 +1,6 @@
 """``Outcome``: how a transaction ended and what it did."""
 
-from __future__ import annotations
+# No postponed annotations: they are looked up in the module that the class says it is of, which is the package.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -149,3 +149,15 @@ def test_a_traceback_begins_with_the_code(options, tmp_path):
     ):
         text = str(exception.__cause__)
         assert "on purpose" in text and os.path.join("tentative", "") not in text, text
+
+
+def test_public_classes_are_named_as_they_are_imported():
+    for name in tentative.__all__:
+        public = getattr(tentative, name)
+        if isinstance(public, type):
+            assert (public.__module__, public.__qualname__) == ("tentative", name)
+            assert pickle.loads(pickle.dumps(public)) is public
+    told = traceback.format_exception_only(tentative.Exited, tentative.Exited(3))
+    assert told[0].startswith("tentative.Exited: ")
+    refused = pickle.loads(pickle.dumps(tentative.Conflict(["a"], "id", ["/a"])))
+    assert (refused.reasons, refused.pending_id, refused.paths) == (("a",), "id", ("/a",))
