@@ -101,9 +101,20 @@ class Changes:
     def __bool__(self) -> bool:
         return any(True for _ in self)
 
+    def count_in_words(self) -> str:
+        """How many there are, for a line that has more to say."""
+        count = len(self._recorded()) + len(self.objects)
+        told = f"{count or 'no'} change{'s' if count != 1 else ''}"
+        if self.objects.known:
+            return told
+        return f"{told} and others not known" if count else "changes not known"
+
     def __repr__(self) -> str:
         counts = Counter(change.kind for change in self)
-        return f"Changes({', '.join(f'{count} {kind}' for kind, count in counts.items()) or 'none'})"
+        told = [f"{count} {kind}" for kind, count in counts.items()]
+        if not self.objects.known:
+            told.append("more not known" if told else "not known")
+        return f"Changes({', '.join(told) or 'none'})"
 
     def explain(self) -> str:
         """Says in sentences what changed."""

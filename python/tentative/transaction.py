@@ -84,6 +84,12 @@ class Transaction:
         #: In the origin: what the end of the block, or `run`, has to raise.
         self._failure: BaseException | None = None
 
+    def __repr__(self) -> str:
+        state = {"new": "not begun", "inside": "inside"}.get(self._state)
+        if state is None:
+            state = "committed" if self.outcome.committed else "rolled back"
+        return f"<{type(self).__name__}: {state}>"
+
     # What it did.
 
     @property
@@ -256,6 +262,7 @@ class Transaction:
     ) -> _tentative.Branch | _tentative.Frozen | _tentative.Ended:
         """In the origin: asks whether the frozen branch may commit. If so, its ``commit`` goes on, not this."""
         outcome = Outcome()
+        outcome._frozen = True
         # Names are compared by the code that is being judged, so they are not known here.
         self._fill(outcome, frozen.report(), frozen.duration(), ObjectChanges(known=False))
         try:
@@ -386,7 +393,7 @@ class Transaction:
         outcome.changes = Changes(
             lambda: join_arrays(report.changes, process), lambda: dict(report.memory), lambda: objects
         )
-        outcome.effects = effects_from(report.effects)
+        outcome.set_effects_source(lambda: effects_from(report.effects))
         outcome.verdict = verdict_from(report.verdict)
         outcome.containment = containment_from(report.containment)
         outcome.stdout, outcome.stderr = report.stdout, report.stderr

@@ -99,6 +99,60 @@ def test_a_refused_commit_that_changed_no_file_keeps_nothing(everything):
     assert records() == before
 
 
+def test_an_outcome_shows_itself_in_a_line(options):
+    run = tentative.transaction(**options).run
+    assert repr(run(lambda: 5)).startswith("<Outcome committed, value=5, no changes")
+
+    def fails():
+        os.environ["TENTATIVE_TEST"] = "changed"
+        raise ValueError("x")
+
+    outcome = tentative.transaction(**options).run(fails)
+    assert repr(outcome).startswith("<Outcome rolled back, exception=ValueError('x'), 1 change")
+    outcome = tentative.transaction(**options).run(lambda: os._exit(3))
+    assert repr(outcome).startswith("<Outcome rolled back, exception=Exited(3), changes not known")
+    assert repr(outcome.changes) == "Changes(not known)"
+    outcome = tentative.transaction(**options).run(lambda: "long " * 1000)
+    assert len(repr(outcome)) < 200
+    told = []
+    tentative.exec("x = 1", {}, commit=lambda frozen: told.append(repr(frozen)), **options)
+    assert told[0].startswith("<Outcome not decided, changes not known")
+
+
+def test_files_are_known_after_a_crash_and_counted(everything, tmp_path):
+    outcome = tentative.run(lambda: ((tmp_path / "made").touch(), os._exit(3)))
+    assert repr(outcome.changes) == "Changes(1 created, more not known)"
+    assert "1 change and others not known" in repr(outcome)
+
+
+def test_an_outcome_counts_what_crossed(everything):
+    def asks_for_a_stranger():
+        for _ in range(2):
+            with pytest.raises(OSError):
+                os.kill(os.getppid(), 0)
+
+    assert ", 2 observed" in repr(tentative.run(asks_for_a_stranger))
+
+
+def test_outcomes_are_equal_by_their_fields(memory):
+    assert tentative.Outcome(value=1, changes=None) == tentative.Outcome(value=1, changes=None)
+    assert tentative.Outcome(changes=None) != tentative.Outcome(changes=None, committed=True)
+    effects = ("an effect",)
+    outcome = tentative.Outcome(effects=effects, changes=None)
+    assert outcome.effects is effects and outcome != tentative.Outcome(changes=None)
+
+
+def test_a_transaction_says_where_it_is(options):
+    tx = tentative.transaction(**options)
+    assert repr(tx) == "<Transaction: not begun>"
+    with tx:
+        inside = repr(tx)
+    assert (inside, repr(tx)) == ("<Transaction: inside>", "<Transaction: committed>")
+    with tentative.transaction(**options) as tx:
+        tx.rollback()
+    assert repr(tx) == "<Transaction: rolled back>"
+
+
 def test_every_kind_of_change_is_a_sentence():
     def told(kind, before=None, after=None):
         return str(Change("files", "/new", kind, before, after))
