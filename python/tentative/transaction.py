@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, ParamSpec, TypedDict
 
 from . import _tentative, executable, frames, transport
 from .changes import Changes
@@ -29,11 +29,22 @@ from .objects import Before, Found, ObjectChanges, find, resolve
 from .outcome import Outcome
 from .report import Effect, Verdict, containment_from, effects_from, join_arrays, verdict_from
 
+Parameters = ParamSpec("Parameters")
 Output = Literal["live", "hold", "capture"]
 #: Decides in the origin, from the frozen outcome, whether a commit goes ahead.
 Decide = Callable[[Outcome], object]
 
 _LAYERS = ("memory", "threads", "objects", "process", "files", "kin", "world")
+
+
+class Options(TypedDict, total=False):
+    """The options of :func:`transaction`, which every form of a transaction takes."""
+
+    allow: Iterable[str]
+    output: Output
+    timeout: float | None
+    memory_limit: int | None
+    without: str | Iterable[str]
 
 
 class MonitorLost(RolledBack):
@@ -192,7 +203,13 @@ class Transaction:
 
     # Running a function.
 
-    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Outcome:
+    def run(
+        self,
+        function: Callable[Parameters, object],
+        /,
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Outcome:
         """Runs a function in this transaction; commits if it returns, rolls back if it raises."""
         return self._run(lambda: function(*args, **kwargs), (getattr(function, "__globals__", None),))
 

@@ -270,6 +270,21 @@ def test_a_kill_is_nothing_but_a_kill(options):
     assert type(outcome.exception) is tentative.Crashed and outcome.exception.signal == 9
 
 
+def test_an_option_given_to_run_is_explained():
+    exception = tentative.run(lambda value: value, 1, timeout=5).exception
+    assert type(exception) is TypeError
+    if sys.version_info >= (3, 11):  # the first in which exceptions have notes
+        assert "tentative.transaction(timeout=…).run(" in exception.__notes__[0]
+
+    def inner():
+        (lambda: 0)(timeout=5)
+
+    for function, arguments in ((inner, {}), (lambda: 0, {"other": 1})):
+        exception = tentative.run(function, **arguments).exception
+        assert type(exception) is TypeError and not hasattr(exception, "__notes__")
+    assert tentative.run(lambda timeout: timeout, timeout=5).value == 5
+
+
 def test_an_interrupt_reaches_the_branch(options):
     """Ctrl-C while a transaction runs interrupts its code, which may clean up and raises in the origin."""
     log = []
