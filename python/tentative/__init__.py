@@ -10,6 +10,7 @@
 """
 
 from ._tentative import __version__
+from .changes import Changes
 from .errors import (
     CommitRefused,
     Conflict,
@@ -28,6 +29,7 @@ from .outcome import Outcome
 from .transaction import Transaction, transaction
 
 __all__ = [
+    "Changes",
     "CommitRefused",
     "Conflict",
     "Crashed",
@@ -48,3 +50,23 @@ __all__ = [
     "transaction",
     "transactional",
 ]
+
+# What users see in tracebacks and pickles is where they import it from.
+for _public in (
+    Changes,
+    CommitRefused,
+    Conflict,
+    Crashed,
+    Error,
+    Exited,
+    Finished,
+    OutOfMemory,
+    Outcome,
+    RemoteError,
+    RolledBack,
+    TimedOut,
+    Transaction,
+    Unsupported,
+):
+    _public.__module__ = __name__
+del _public

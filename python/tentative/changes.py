@@ -101,9 +101,20 @@ class Changes:
     def __bool__(self) -> bool:
         return any(True for _ in self)
 
+    def count_in_words(self) -> str:
+        """How many there are, for a line that has more to say."""
+        count = len(self._recorded()) + len(self.objects)
+        told = f"{count or 'no'} change{'s' if count != 1 else ''}"
+        if self.objects.known:
+            return told
+        return f"{told} and others not known" if count else "changes not known"
+
     def __repr__(self) -> str:
         counts = Counter(change.kind for change in self)
-        return f"Changes({', '.join(f'{count} {kind}' for kind, count in counts.items()) or 'none'})"
+        told = [f"{count} {kind}" for kind, count in counts.items()]
+        if not self.objects.known:
+            told.append("more not known" if told else "not known")
+        return f"Changes({', '.join(told) or 'none'})"
 
     def explain(self) -> str:
         """Says in sentences what changed."""
@@ -132,16 +143,4 @@ class Changes:
 
 
 def _sentence(change: Change) -> str:
-    words = {
-        "created": f"{change.name} is new",
-        "modified": f"{change.name} changed",
-        "deleted": f"{change.name} was deleted",
-        "renamed": f"{change.name} was renamed",
-        "metadata": f"{change.name} changed in mode, owner, times or attributes",
-    }[change.kind]
-    if change.before is not None and change.after is not None:
-        return f"{words}: from {change.before} to {change.after}."
-    value = change.after if change.after is not None else change.before
-    if value is None:
-        return f"{words}."
-    return f"{words}: it was {value}." if change.kind == "deleted" else f"{words}: {value}."
+    return f"{change}."

@@ -63,11 +63,16 @@ class TimedOut(RolledBack, TimeoutError):
         return f"the code ran longer than {limit}; everything was rolled back"
 
 
-class OutOfMemory(RolledBack):
-    """The branch needed more memory than its ``memory_limit``, or than there is."""
+class OutOfMemory(RolledBack, MemoryError):
+    """The branch ended by a ``MemoryError`` under a ``memory_limit``, in bytes; the cause has the traceback."""
+
+    def __init__(self, memory_limit: int | None = None) -> None:
+        super().__init__(memory_limit)
+        self.memory_limit = memory_limit
 
     def __str__(self) -> str:
-        return "the code ran out of memory; everything was rolled back"
+        limit = "its memory_limit" if self.memory_limit is None else f"{self.memory_limit:,} bytes more"
+        return f"the code needed more memory than {limit}; everything was rolled back"
 
 
 class CommitRefused(Error):

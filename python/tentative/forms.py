@@ -12,11 +12,15 @@ import io
 import os
 import runpy
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .outcome import Outcome
-from .transaction import Decide, Transaction
+from .transaction import Decide, Options, Parameters, Transaction
+
+if TYPE_CHECKING:
+    # Only type checkers read it, and they bring it along.
+    from typing_extensions import Unpack
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -24,13 +28,34 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _SCRIPT_NAMES = ("__name__", "__file__", "__cached__", "__doc__", "__loader__", "__package__", "__spec__")
 
 
-def run(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Outcome:
+def run(
+    function: Callable[Parameters, object], /, *args: Parameters.args, **kwargs: Parameters.kwargs
+) -> Outcome:
     """Runs a function in a transaction: commits if it returns, rolls back if it raises.
 
-    What it raised is in ``outcome.exception``; ``outcome.result()`` returns the value or raises. For a transaction
-    with options: ``tentative.transaction(timeout=5).run(function, …)``.
+    All arguments are the function's. What it raised is in ``outcome.exception``; ``outcome.result()`` returns the value
+    or raises. For a transaction with options: ``tentative.transaction(timeout=5).run(function, …)``.
     """
-    return Transaction().run(function, *args, **kwargs)
+    body = functools.partial(_call, function, args, kwargs)
+    return Transaction()._run(body, (getattr(function, "__globals__", None),))
+
+
+def _call(function: Callable[..., object], args: Sequence[Any], kwargs: dict[str, Any]) -> object:
+    try:
+        return function(*args, **kwargs)
+    except TypeError as error:
+        # Raised by the call itself, when no frame of the function's own began.
+        if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+            _explain_options(error, kwargs)
+        raise
+
+
+def _explain_options(error: TypeError, kwargs: dict[str, Any]) -> None:
+    """Adds a note to an error about an argument that was meant for the transaction."""
+    meant = [name for name in Options.__annotations__ if name in kwargs and repr(name) in str(error)]
+    if meant and sys.version_info >= (3, 11):
+        form = f"tentative.transaction({meant[0]}=…).run(function, …)"
+        error.add_note(f"all arguments of tentative.run are the function's; options are given so: {form}")
 
 
 def exec(
@@ -39,7 +64,7 @@ def exec(
     *,
     argv: Sequence[str] = (),
     commit: bool | Decide = True,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Outcome:
     """Executes source text, or the script at a path, in a transaction.
 
@@ -96,7 +121,7 @@ def _execute_script(path: str, space: dict[str, Any], argv: Sequence[str]) -> No
 class Attempt(Transaction):
     """One attempt of several: a failure is kept instead of raised while others are left."""
 
-    def __init__(self, number: int, is_last: bool, options: Mapping[str, Any]) -> None:
+    def __init__(self, number: int, is_last: bool, options: Options) -> None:
         super().__init__(**options)
         self.number = number
         self._is_last = is_last
@@ -105,7 +130,7 @@ class Attempt(Transaction):
         return isinstance(failure, Exception) and not self._is_last
 
 
-def attempts(number: int, **options: Any) -> Iterator[Attempt]:
+def attempts(number: int, **options: Unpack[Options]) -> Iterator[Attempt]:
     """Gives up to ``number`` transactions, one after another, until one is committed.
 
     ``for tx in tentative.attempts(3):`` with ``with tx:`` in it; a failed attempt is rolled back, the last failure is
@@ -127,15 +152,15 @@ def attempts(number: int, **options: Any) -> Iterator[Attempt]:
 @overload
 def transactional(function: Function, /) -> Function: ...
 @overload
-def transactional(**options: Any) -> Callable[[Function], Function]: ...
-def transactional(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+def transactional(**options: Unpack[Options]) -> Callable[[Function], Function]: ...
+def transactional(function: Callable[..., Any] | None = None, /, **options: Unpack[Options]) -> Any:
     """Makes a function run in a transaction of its own whenever it is called; options are those of ``transaction``."""
     if function is None:
         return functools.partial(_transactional, options=options)
     return _transactional(function, options=options)
 
 
-def _transactional(function: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+def _transactional(function: Callable[..., Any], options: Options) -> Callable[..., Any]:
     for kind, what in (
         (inspect.iscoroutinefunction, "a coroutine function"),
         (inspect.isgeneratorfunction, "a generator function"),

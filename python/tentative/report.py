@@ -30,13 +30,22 @@ class Change:
         return self.name if self.layer == "files" else None
 
     def __str__(self) -> str:
+        """The change as a sentence, without its full stop."""
         if self.kind == "renamed":
+            # What was there before is the old path.
             return f"{self.name} was renamed from {self.before}"
-        text = f"{self.name} was {'changed in its metadata' if self.kind == 'metadata' else self.kind}"
+        words = {
+            "created": f"{self.name} is new",
+            "modified": f"{self.name} changed",
+            "deleted": f"{self.name} was deleted",
+            "metadata": f"{self.name} changed in mode, owner, times or attributes",
+        }[self.kind]
         if self.before is not None and self.after is not None:
-            return f"{text}: {self.before} -> {self.after}"
+            return f"{words}: from {self.before} to {self.after}"
         value = self.before if self.after is None else self.after
-        return text if value is None else f"{text}: {value}"
+        if value is None:
+            return words
+        return f"{words}: it was {value}" if self.kind == "deleted" else f"{words}: {value}"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, ParamSpec, TypedDict
 
 from . import _tentative, executable, frames, transport
 from .changes import Changes
@@ -29,11 +29,22 @@ from .objects import Before, Found, ObjectChanges, find, resolve
 from .outcome import Outcome
 from .report import Effect, Verdict, containment_from, effects_from, join_arrays, verdict_from
 
+Parameters = ParamSpec("Parameters")
 Output = Literal["live", "hold", "capture"]
 #: Decides in the origin, from the frozen outcome, whether a commit goes ahead.
 Decide = Callable[[Outcome], object]
 
 _LAYERS = ("memory", "threads", "objects", "process", "files", "kin", "world")
+
+
+class Options(TypedDict, total=False):
+    """The options of :func:`transaction`, which every form of a transaction takes."""
+
+    allow: Iterable[str]
+    output: Output
+    timeout: float | None
+    memory_limit: int | None
+    without: str | Iterable[str]
 
 
 class MonitorLost(RolledBack):
@@ -83,6 +94,12 @@ class Transaction:
         self._outcome: Outcome | None = None
         #: In the origin: what the end of the block, or `run`, has to raise.
         self._failure: BaseException | None = None
+
+    def __repr__(self) -> str:
+        state = {"new": "not begun", "inside": "inside"}.get(self._state)
+        if state is None:
+            state = "committed" if self.outcome.committed else "rolled back"
+        return f"<{type(self).__name__}: {state}>"
 
     # What it did.
 
@@ -186,7 +203,13 @@ class Transaction:
 
     # Running a function.
 
-    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Outcome:
+    def run(
+        self,
+        function: Callable[Parameters, object],
+        /,
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Outcome:
         """Runs a function in this transaction; commits if it returns, rolls back if it raises."""
         return self._run(lambda: function(*args, **kwargs), (getattr(function, "__globals__", None),))
 
@@ -256,9 +279,9 @@ class Transaction:
     ) -> _tentative.Branch | _tentative.Frozen | _tentative.Ended:
         """In the origin: asks whether the frozen branch may commit. If so, its ``commit`` goes on, not this."""
         outcome = Outcome()
-        report = getattr(frozen, "report", None)
-        if report is not None:
-            self._fill(outcome, report, 0.0, ObjectChanges())
+        outcome._frozen = True
+        # Names are compared by the code that is being judged, so they are not known here.
+        self._fill(outcome, frozen.report(), frozen.duration(), ObjectChanges(known=False))
         try:
             wanted = decide(outcome)
         except BaseException as error:
@@ -302,12 +325,19 @@ class Transaction:
         conflicts: tuple[str, ...] = (),
     ) -> NoReturn:
         branch = self._inside()
-        found = () if self._before is None else tuple(find(self._before))
-        process = branch.process()
-        nothing = value is None and exception is None and exit_code is None and not refused
-        if nothing and not found and process == "[]":
-            branch.rollback(b"")
-        branch.rollback(transport.pack(value, exception, exit_code, refused, conflicts, found, process))
+        # First of all: what follows needs memory, of which there may be none left.
+        branch.open_reserve()
+        try:
+            found = () if self._before is None else tuple(find(self._before))
+            process = branch.process()
+            nothing = value is None and exception is None and exit_code is None and not refused
+            if nothing and not found and process == "[]":
+                payload = b""
+            else:
+                payload = transport.pack(value, exception, exit_code, refused, conflicts, found, process)
+        except MemoryError:
+            payload = transport.WITHOUT_MEMORY
+        branch.rollback(payload)
 
     def _inside(self) -> _tentative.Branch:
         if self._state == "ended":
@@ -328,6 +358,9 @@ class Transaction:
             ending = transport.unpack(payload)
             outcome.value, outcome.exit_code = ending.value, ending.exit_code
             outcome.exception = ending.exception
+            if ending.out_of_memory and self._memory_limit is not None:
+                outcome.exception = OutOfMemory(self._memory_limit)
+                outcome.exception.__cause__ = ending.exception and ending.exception.__cause__
             if ending.refused:
                 kept = self._keep_files(ended)
                 outcome.exception = (
@@ -336,7 +369,9 @@ class Transaction:
                     else CommitRefused(ending.refused, kept)
                 )
             process = ending.process
-            if self._before is not None:
+            if ending.found is None:
+                objects = ObjectChanges(known=False)
+            elif self._before is not None:
                 objects = ObjectChanges(resolve(self._before, ending.found))
         elif cause != "asked":
             objects = ObjectChanges(known=False)
@@ -360,7 +395,6 @@ class Transaction:
             "crashed": lambda: Crashed(number or 0),
             "exited": lambda: Exited(number or 0),
             "timed out": lambda: TimedOut(self._timeout),
-            "out of memory": OutOfMemory,
             "monitor lost": MonitorLost,
         }
         return reasons[cause]()
@@ -376,11 +410,12 @@ class Transaction:
         outcome.changes = Changes(
             lambda: join_arrays(report.changes, process), lambda: dict(report.memory), lambda: objects
         )
-        outcome.effects = effects_from(report.effects)
+        outcome.set_effects_source(lambda: effects_from(report.effects))
         outcome.verdict = verdict_from(report.verdict)
         outcome.containment = containment_from(report.containment)
         outcome.stdout, outcome.stderr = report.stdout, report.stderr
         outcome.duration = duration
+        outcome.memory_limit_by = _tentative.MEMORY_LIMIT_BY if self._memory_limit is not None else None
 
     def _end(self, outcome: Outcome) -> None:
         self._state = "ended"
@@ -422,7 +457,7 @@ def transaction(
         output: ``live`` shows output as it comes, ``hold`` delivers it at the commit, ``capture`` puts it into
             ``outcome.stdout`` and ``outcome.stderr``.
         timeout: seconds after which it is rolled back.
-        memory_limit: bytes that the code may add.
+        memory_limit: bytes of address space that the code may add.
         without: names of layers to go without; the result then says ``containment: partial``.
     """
     return Transaction(

@@ -11,6 +11,7 @@ import pickle
 import sys
 import traceback
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from .errors import RemoteError, RemoteTraceback
@@ -25,14 +26,16 @@ class Ending:
 
     value: Any = None
     exception: BaseException | None = None
+    #: Whether the exception says that there was no memory, whatever its class.
+    out_of_memory: bool = False
     #: Of a script: its exit status.
     exit_code: int | None = None
     #: Why a commit at the end of the block was refused; empty if none was asked for.
     refused: tuple[str, ...] = ()
     #: The paths that the refusal was about, if others changed something meanwhile.
     conflicts: tuple[str, ...] = ()
-    #: What the objects layer found.
-    found: tuple[Any, ...] = ()
+    #: What the objects layer found; None if there was no memory left to look.
+    found: tuple[Any, ...] | None = ()
     #: What changed in the process's own state, the record's JSON.
     process: str = "[]"
 
@@ -50,13 +53,14 @@ def pack(
     exit_code: int | None = None,
     refused: tuple[str, ...] = (),
     conflicts: tuple[str, ...] = (),
-    found: tuple[Any, ...] = (),
+    found: tuple[Any, ...] | None = (),
     process: str = "[]",
 ) -> bytes:
     """Packs an ending; value and exception are pickles of their own, so that each can fail alone."""
     parts = {
         "value": _value(value),
         "exception": None if exception is None else _exception(exception),
+        "out_of_memory": isinstance(exception, MemoryError),
         "exit_code": exit_code,
         "refused": refused,
         "conflicts": conflicts,
@@ -93,10 +97,11 @@ def unpack(payload: bytes) -> Ending:
     return Ending(
         value,
         exception,
+        parts["out_of_memory"],
         parts["exit_code"],
         tuple(parts["refused"]),
         tuple(parts["conflicts"]),
-        tuple(parts["found"]),
+        None if parts["found"] is None else tuple(parts["found"]),
         parts["process"],
     )
 
@@ -114,7 +119,8 @@ def _value(value: Any) -> bytes | None:
 def _exception(exception: BaseException) -> tuple[bytes | None, str, str, str]:
     """The exception's pickle if it survives one, and always its type, message and traceback in words."""
     try:
-        told = "".join(traceback.format_exception(type(exception), exception, exception.__traceback__))
+        where = _from_the_code_on(exception.__traceback__)
+        told = "".join(traceback.format_exception(type(exception), exception, where))
     except BaseException as error:
         told = f"(its traceback could not be formatted: {type(error).__name__})"
     try:
@@ -124,6 +130,17 @@ def _exception(exception: BaseException) -> tuple[bytes | None, str, str, str]:
     except BaseException:
         pickled = None
     return pickled, _name(type(exception)), _text(exception), told
+
+
+def _from_the_code_on(where: TracebackType | None) -> TracebackType | None:
+    """A traceback without the frames of this package that led to the code."""
+    package = __name__.partition(".")[0]
+    while where is not None:
+        module = where.tb_frame.f_globals.get("__name__")
+        if not isinstance(module, str) or module.partition(".")[0] != package:
+            break
+        where = where.tb_next
+    return where
 
 
 def _load_exception(pickled: bytes | None, name: str, message: str, told: str) -> BaseException:
@@ -148,3 +165,22 @@ def _text(thing: BaseException) -> str:
         return str(thing)
     except BaseException as error:
         return f"(no text: {type(error).__name__})"
+
+
+def _without_memory() -> bytes:
+    words = "there was no memory left to tell where"
+    parts = {
+        "value": None,
+        "exception": (pickle.dumps(MemoryError(words)), "MemoryError", words, f"MemoryError: {words}\n"),
+        "out_of_memory": True,
+        "exit_code": None,
+        "refused": (),
+        "conflicts": (),
+        "found": None,
+        "process": "[]",
+    }
+    return pickle.dumps(parts)
+
+
+#: The ending of code after which no memory is left to pack another: packed ahead of that time.
+WITHOUT_MEMORY = _without_memory()

@@ -217,8 +217,72 @@ def test_a_timeout_in_a_block_is_raised(options):
 
 def test_a_memory_limit(options):
     outcome = tentative.exec("x = bytearray(1 << 30)", {}, memory_limit=64 << 20, **options)
-    assert isinstance(outcome.exception, MemoryError | tentative.OutOfMemory)
-    assert tentative.exec("x = bytearray(1 << 20)", {}, memory_limit=64 << 20, **options).committed
+    assert type(outcome.exception) is tentative.OutOfMemory and isinstance(outcome.exception, MemoryError)
+    assert "67,108,864 bytes" in str(outcome.exception) and "MemoryError" in str(outcome.exception.__cause__)
+    assert outcome.exception.outcome is outcome and outcome.memory_limit_by == "RLIMIT_AS, for each process"
+    outcome = tentative.exec("x = bytearray(1 << 20)", {}, memory_limit=64 << 20, **options)
+    assert outcome.committed and outcome.memory_limit_by == "RLIMIT_AS, for each process"
+
+
+def test_a_memory_error_without_a_limit_stays_one(options):
+    outcome = tentative.exec("raise MemoryError('mine')", {}, **options)
+    assert type(outcome.exception) is MemoryError and str(outcome.exception) == "mine"
+    assert outcome.memory_limit_by is None
+
+
+#: Takes everything that there is, down to the smallest objects.
+TAKE_ALL = """
+taken, size = [], 1 << 24
+while size > 16:
+    try:
+        taken.append(bytearray(size))
+    except MemoryError:
+        size //= 2
+while True:
+    taken.append([])
+"""
+
+
+def test_no_memory_at_all_is_still_told(options):
+    outcome = tentative.exec(TAKE_ALL, {}, memory_limit=64 << 20, **options)
+    assert type(outcome.exception) is tentative.OutOfMemory
+    assert "MemoryError" in str(outcome.exception.__cause__) and outcome.changes.objects.known
+    with pytest.raises(MemoryError):
+        with tentative.transaction(memory_limit=64 << 20, **options):
+            exec(TAKE_ALL, {})
+
+
+def test_no_memory_and_no_reserve_is_still_rolled_back():
+    """Where the program itself has a limit on address space, rolling back can be given nothing: it may crash."""
+    program = (
+        "import resource, tentative\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
+        "resource.setrlimit(resource.RLIMIT_AS, [used + (256 << 20)] * 2)\n"
+        f"outcome = tentative.exec({TAKE_ALL!r}, {{}}, memory_limit=1 << 30, without='files,kin,world')\n"
+        "print(type(outcome.exception).__name__, outcome.committed)\n"
+    )
+    done = ran(sys.executable, "-c", program)
+    assert done.stdout in ("OutOfMemory False\n", "Crashed False\n"), done.stdout + done.stderr
+
+
+def test_a_kill_is_nothing_but_a_kill(options):
+    outcome = tentative.exec("import os; os.kill(os.getpid(), 9)", {}, memory_limit=1 << 30, **options)
+    assert type(outcome.exception) is tentative.Crashed and outcome.exception.signal == 9
+
+
+def test_an_option_given_to_run_is_explained():
+    exception = tentative.run(lambda value: value, 1, timeout=5).exception
+    assert type(exception) is TypeError
+    if sys.version_info >= (3, 11):  # the first in which exceptions have notes
+        assert "tentative.transaction(timeout=…).run(" in exception.__notes__[0]
+
+    def inner():
+        (lambda: 0)(timeout=5)
+
+    for function, arguments in ((inner, {}), (lambda: 0, {"other": 1})):
+        exception = tentative.run(function, **arguments).exception
+        assert type(exception) is TypeError and not hasattr(exception, "__notes__")
+    assert tentative.run(lambda timeout: timeout, timeout=5).value == 5
 
 
 def test_an_interrupt_reaches_the_branch(options):

@@ -32,7 +32,6 @@ impl Ended {
             Cause::Exited(code) => ("exited", Some(code)),
             Cause::Crashed(signal) => ("crashed", Some(signal)),
             Cause::TimedOut => ("timed out", None),
-            Cause::OutOfMemory => ("out of memory", None),
             Cause::MonitorLost => ("monitor lost", None),
         };
         let report = Py::new(py, Report::of(ended.report))?;

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use tentative::transaction;
 
-use crate::{begin::into_python, ended::Ended, errors, interpreter};
+use crate::{begin::into_python, ended::Ended, errors, interpreter, report::Report};
 
 /// The handle on a branch that asks for its commit and waits for the answer.
 #[pyclass(module = "tentative._tentative", unsendable)]
@@ -25,6 +25,18 @@ impl Frozen {
         let frozen = self.inner.take().ok_or_else(|| errors::finished(py))?;
         interpreter::flush(py);
         into_python(py, frozen.commit())
+    }
+
+    /// What the branch did, names and memory excepted.
+    fn report(&self, py: Python<'_>) -> PyResult<Report> {
+        let frozen = self.inner.as_ref().ok_or_else(|| errors::finished(py))?;
+        Ok(Report::of(frozen.report()))
+    }
+
+    /// How long it has run, seconds.
+    fn duration(&self, py: Python<'_>) -> PyResult<f64> {
+        let frozen = self.inner.as_ref().ok_or_else(|| errors::finished(py))?;
+        Ok(frozen.duration().as_secs_f64())
     }
 
     /// Rolls back.

@@ -26,4 +26,7 @@ mod _tentative {
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "the name is Python's")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_export]
+    const MEMORY_LIMIT_BY: &str = tentative::process::MEMORY_LIMIT_BY;
 }

@@ -95,3 +95,11 @@ pub struct Effect {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
+
+/// Puts effects that are numbered from 1 before others, whose numbers then go on from there.
+pub fn put_first(first: &[Effect], others: &mut Vec<Effect>) {
+    for effect in others.iter_mut() {
+        effect.id += first.len() as u64;
+    }
+    others.splice(..0, first.iter().cloned());
+}

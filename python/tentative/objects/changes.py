@@ -116,9 +116,14 @@ def find(before: Before) -> list[Found]:
 
 def _is_noise(space: str, kind: str, index: int, name: Any, value: Any) -> bool:
     """What comes along with something else: a package's attribute for an imported module, the statement's ``as``."""
-    if name in _NOISE or type(value).__module__ == "tentative.transaction":
+    if name in _NOISE or _is_a_transaction(value):
         return True
     return kind == "created" and isinstance(value, ModuleType) and sys.modules.get(f"{space}.{name}") is value
+
+
+def _is_a_transaction(value: Any) -> bool:
+    kind = type(value)
+    return (kind.__module__, kind.__qualname__) == ("tentative", "Transaction")
 
 
 def _found(space: str, kind: str, index: int, name: Any, value: Any) -> Found:

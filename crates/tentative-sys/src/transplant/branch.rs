@@ -160,11 +160,23 @@ fn signal_self(signal: usize) {
     }
 }
 
-/// Limits what the branch may add to the address space it starts with.
+/// Limits what the branch may add to the address space it starts with; a lower limit of the program's own stays.
 fn limit_memory(control: &mut Control) {
     if control.plan.memory_limit != 0 {
         let most = address_space().unwrap_or(0).saturating_add(control.plan.memory_limit);
+        let most = most.min(soft_limit(libc::RLIMIT_AS as usize));
         control.plan.address_limit = set_soft_limit(libc::RLIMIT_AS as usize, most);
+    }
+}
+
+/// Address space, bytes, that a limited branch has beyond its limit for what it does to roll back.
+const RESERVE: u64 = 64 << 20;
+
+/// Lets a limited branch have its reserve, as far as the limit goes that the program itself had.
+pub(super) fn open_reserve(control: &Control) {
+    if control.plan.memory_limit != 0 {
+        let most = soft_limit(libc::RLIMIT_AS as usize).saturating_add(RESERVE);
+        let _old = set_soft_limit(libc::RLIMIT_AS as usize, most.min(control.plan.address_limit[0]));
     }
 }
 

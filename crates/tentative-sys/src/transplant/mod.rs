@@ -273,6 +273,13 @@ impl Branch {
         }
     }
 
+    /// Raises a limit on memory by a reserve: what ends a branch that has none left needs some.
+    pub fn open_reserve(&mut self) {
+        let control = self.area.pointer();
+        // SAFETY: the area is mapped, and this is the branch's own copy.
+        branch::open_reserve(unsafe { &*control });
+    }
+
     /// Ends the branch; the origin gets the payload.
     pub fn rollback(&mut self, payload: &[u8]) -> ! {
         let control = self.area.pointer();

@@ -303,7 +303,7 @@ impl Files {
         }
     }
 
-    /// Makes the files a pending transaction of the store.
+    /// Makes the files a pending transaction of the store, if any was changed.
     pub(super) fn keep(
         &mut self,
         program: &[String],
@@ -315,6 +315,10 @@ impl Files {
         let (Stage::Open(transaction), Some(plan)) = (&mut self.stage, &self.plan) else {
             return Err("there are no files to keep".to_owned());
         };
+        // What could not be looked at is kept.
+        if findings.changes.is_empty() && changes(plan).is_ok_and(|all| all.is_empty()) {
+            return Err("no file was changed".to_owned());
+        }
         let containment = Containment::from_gaps(gaps);
         let record = Record {
             format: FORMAT.to_owned(),

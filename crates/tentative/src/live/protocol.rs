@@ -4,13 +4,15 @@
 //! spoken while a branch exists are in `tentative_sys::transplant::talk`.
 
 use std::{
-    io::{IoSlice, IoSliceMut},
+    fs::File,
+    io::{IoSlice, IoSliceMut, Read as _, Seek as _, SeekFrom, Write as _},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
 
 use rustix::{
+    fs::{MemfdFlags, memfd_create},
     io::Errno,
     net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -139,6 +141,29 @@ pub fn conflicts_from_words(words: &str) -> (Vec<Conflict>, usize) {
     let conflicts = words.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let more = words.lines().next_back().and_then(|line| line.parse().ok()).unwrap_or(0);
     (conflicts, more)
+}
+
+/// A document of any length, as a file in memory.
+///
+/// # Errors
+/// No memory for it.
+pub fn document<T: Serialize + ?Sized>(value: &T) -> Result<OwnedFd, Errno> {
+    let bytes = serde_json::to_vec(value).map_err(|_| Errno::INVAL)?;
+    let mut file = File::from(memfd_create("tentative-document", MemfdFlags::CLOEXEC)?);
+    file.write_all(&bytes).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(file.into())
+}
+
+/// Reads such a document.
+///
+/// # Errors
+/// `EPROTO` when it is not the document expected.
+pub fn read_document<T: DeserializeOwned>(document: OwnedFd) -> Result<T, Errno> {
+    let mut file = File::from(document);
+    let mut bytes = Vec::new();
+    let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes));
+    read.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    serde_json::from_slice(&bytes).map_err(|_| Errno::PROTO)
 }
 
 /// Sends a document, with a descriptor if one is given.

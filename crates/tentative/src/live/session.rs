@@ -5,15 +5,13 @@
 //! discards the files. When the origin's socket closes, everything that was not committed or kept is discarded.
 
 use std::{
-    fs::{self, File},
-    io::Write as _,
+    fs,
     os::fd::{AsFd as _, OwnedFd},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    fs::{MemfdFlags, memfd_create},
     io::Errno,
     time::Timespec,
 };
@@ -29,6 +27,7 @@ use super::{
 };
 use crate::{
     containment::Gap,
+    effect::{Effect, put_first},
     files::{links::Links, plan::Privilege},
     layer::Layer,
     monitor::{Monitor, Origin, Outer, Scope, is_zombie},
@@ -290,7 +289,8 @@ impl Session {
                 self.report()
             }
             op::KEEP => {
-                let kept = self.keep().map_err(|error| Refused::Words(vec![error]));
+                let shown: Vec<Effect> = fd.map_or(Ok(Vec::new()), protocol::read_document)?;
+                let kept = self.keep(&shown).map_err(|error| Refused::Words(vec![error]));
                 self.reply(kept.map(|()| self.files.id().into_bytes()))
             }
             _ => Err(Errno::PROTO),
@@ -425,16 +425,14 @@ impl Session {
             let message = Message::with_words(op::DONE, bytes.len() as i64, &bytes);
             return talk::send_from(self.socket.as_fd(), &message, None);
         }
-        let file = File::from(memfd_create("tentative-findings", MemfdFlags::CLOEXEC)?);
-        (&file).write_all(&bytes).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        let mut message = Message::of(op::DONE);
-        message.a = bytes.len() as i64;
-        talk::send_from(self.socket.as_fd(), &message, Some(file.as_fd()))
+        let document = protocol::document(&self.findings)?;
+        talk::send_from(self.socket.as_fd(), &Message::of(op::DONE), Some(document.as_fd()))
     }
 
-    /// Makes the files a pending transaction.
-    fn keep(&mut self) -> Result<(), String> {
+    /// Makes the files a pending transaction; the origin knows what was shown.
+    fn keep(&mut self, shown: &[Effect]) -> Result<(), String> {
         self.look();
+        put_first(shown, &mut self.findings.effects);
         self.monitor = Monitor::new(&self.start.policy);
         if let Some(sandbox) = self.sandbox.take() {
             let _killed_with_us = sandbox.destroy();

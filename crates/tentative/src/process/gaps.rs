@@ -60,8 +60,8 @@ pub enum Open {
     Pipe,
     /// A socket.
     Socket,
-    /// A terminal.
-    Terminal,
+    /// A terminal, by its path.
+    Terminal(PathBuf),
     /// A device without state: `/dev/null` and its like.
     Harmless,
     /// Cannot be contained yet.
@@ -77,7 +77,8 @@ impl Open {
             Open::Unlinked => "a deleted file".to_owned(),
             Open::Pipe => "a pipe".to_owned(),
             Open::Socket => "a socket".to_owned(),
-            Open::Terminal => "a terminal".to_owned(),
+            // Its name may be another one inside.
+            Open::Terminal(_) => "a terminal".to_owned(),
             Open::Harmless => "a harmless device".to_owned(),
             Open::Uncontained(kind) => kind.name().to_owned(),
         }
@@ -128,7 +129,7 @@ fn classify(link: &std::path::Path, target: PathBuf) -> Open {
     } else if kind.is_fifo() {
         Open::Pipe
     } else if kind.is_char_device() {
-        device_kind(&name)
+        device_kind(target)
     } else {
         Open::Uncontained(Uncontained::Device)
     }
@@ -148,11 +149,11 @@ fn anonymous_kind(kind: &str) -> Uncontained {
     }
 }
 
-fn device_kind(name: &str) -> Open {
-    match name {
+fn device_kind(path: PathBuf) -> Open {
+    match path.to_str().unwrap_or_default() {
         "/dev/null" | "/dev/zero" | "/dev/full" | "/dev/random" | "/dev/urandom" => Open::Harmless,
-        "/dev/tty" | "/dev/console" => Open::Terminal,
-        _ if name.starts_with("/dev/pts/") || name.starts_with("/dev/tty") => Open::Terminal,
+        "/dev/tty" | "/dev/console" => Open::Terminal(path),
+        name if name.starts_with("/dev/pts/") || name.starts_with("/dev/tty") => Open::Terminal(path),
         _ => Open::Uncontained(Uncontained::Device),
     }
 }

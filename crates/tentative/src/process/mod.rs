@@ -2,3 +2,6 @@
 
 pub mod changes;
 pub mod gaps;
+
+/// The means by which a limit on memory is kept, as results name it. A child has the limit of the process that made it.
+pub const MEMORY_LIMIT_BY: &str = "RLIMIT_AS, for each process";

@@ -19,6 +19,7 @@ use crate::{
     },
     layer::Layer,
     monitor::Log,
+    process::MEMORY_LIMIT_BY,
     record::{FORMAT, Record, State},
     store::Transaction,
     verdict::Verdict,
@@ -131,7 +132,7 @@ pub(super) fn conclude(
         transaction.save_record(&record)?;
         plan.map_or(Ok(()), |plan| transaction.save_plan(plan))?;
     }
-    let memory_limit_by = options.memory_limit.map(|_| "RLIMIT_AS, for each process");
+    let memory_limit_by = options.memory_limit.map(|_| MEMORY_LIMIT_BY);
     Ok(Ended { how: done.how, timed_out: done.timed_out, memory_limit_by, record })
 }
 

@@ -195,7 +195,7 @@ impl BeginError {
 #[non_exhaustive]
 pub enum Refusal {
     /// Other threads of the branch run.
-    #[error("{threads} threads run; join them before the commit")]
+    #[error("{}", running(*threads))]
     Threads {
         /// How many, the committing one included.
         threads: usize,
@@ -327,6 +327,16 @@ impl From<transplant::Refused> for CommitRefused {
         CommitRefused { reasons }
     }
 }
+
+/// The threads that keep a commit from going on; the committing one is among their number.
+fn running(threads: usize) -> String {
+    match threads.saturating_sub(1) {
+        0 => "the other threads cannot be counted".to_owned(),
+        1 => "1 other thread runs; join it before the commit".to_owned(),
+        others => format!("{others} other threads run; join them before the commit"),
+    }
+}
+
 /// Why a descriptor cannot be opened again.
 fn reopening(errno: rustix::io::Errno) -> String {
     match errno {
@@ -336,5 +346,18 @@ fn reopening(errno: rustix::io::Errno) -> String {
         // An ordinary user's cover of a directory in which something is mounted has no copies of large files.
         rustix::io::Errno::ROFS => "it is shown read-only there: something is mounted beside it".to_owned(),
         _ => errno.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_for_threads_counts_the_other_ones() {
+        let words = |threads| Refusal::Threads { threads }.to_string();
+        assert_eq!(words(2), "1 other thread runs; join it before the commit");
+        assert_eq!(words(3), "2 other threads run; join them before the commit");
+        assert_eq!(words(0), "the other threads cannot be counted");
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn plan(
         };
         let entry = match open {
             // Standard streams are shown live; terminals stay terminals.
-            Open::Harmless | Open::Terminal => entry,
+            Open::Harmless | Open::Terminal(_) => entry,
             Open::Pipe | Open::Socket if number <= 2 || without.contains(Layer::World) => entry,
             Open::Pipe if flags & libc_accmode() == 0 => Inherited { action: Inherit::PipeReader, ..entry },
             Open::Pipe => Inherited { action: Inherit::PipeWriter, ..entry },

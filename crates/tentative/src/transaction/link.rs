@@ -4,8 +4,6 @@
 
 use std::{
     ffi::CString,
-    fs::File,
-    io::Read as _,
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
@@ -31,6 +29,7 @@ use super::{
     own::{self, Own, Owner},
 };
 use crate::{
+    effect::Effect,
     layer::Layer,
     live::protocol::{self, Findings, Offer, Ready, Start, Take},
     policy::{Action, Kind},
@@ -189,12 +188,10 @@ impl Session {
     /// not allocate. The files are in place when it comes.
     pub(super) fn awaited_findings(&self) -> Option<Findings> {
         let (message, fd) = talk::receive_from(self.socket.as_fd()).ok()?;
-        let Some(fd) = fd else { return serde_json::from_slice(message.words()).ok() };
-        let mut file = File::from(fd);
-        let mut bytes = Vec::with_capacity(message.a as usize);
-        rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).ok()?;
-        file.read_to_end(&mut bytes).ok()?;
-        serde_json::from_slice(&bytes).ok()
+        match fd {
+            Some(document) => protocol::read_document(document).ok(),
+            None => serde_json::from_slice(message.words()).ok(),
+        }
     }
 
     /// The session died. If that was after the commit point, its files are put in place now; what it knew is lost.
@@ -215,10 +212,11 @@ impl Session {
         Findings { unfinished: Some(unfinished), ..Findings::default() }
     }
 
-    /// Keeps the files as a pending transaction; returns its id.
-    pub(super) fn keep(&self) -> Result<String, String> {
+    /// Keeps the files as a pending transaction, with what was shown in its record; returns its id.
+    pub(super) fn keep(&self, shown: &[Effect]) -> Result<String, String> {
         let lost = |errno: Errno| format!("the monitor is gone: {errno}");
-        talk::send_from(self.socket.as_fd(), &Message::of(op::KEEP), None).map_err(lost)?;
+        let told = protocol::document(shown).map_err(|errno| format!("the record has no room: {errno}"))?;
+        talk::send_from(self.socket.as_fd(), &Message::of(op::KEEP), Some(told.as_fd())).map_err(lost)?;
         let (message, _) = talk::receive_from(self.socket.as_fd()).map_err(lost)?;
         let words = String::from_utf8_lossy(message.words()).into_owned();
         if message.op == op::DONE { Ok(words) } else { Err(words) }

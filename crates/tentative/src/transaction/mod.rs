@@ -12,6 +12,7 @@ mod inherit;
 mod link;
 mod own;
 mod report;
+mod shown;
 
 use std::{
     ffi::CString,
@@ -36,6 +37,7 @@ use tentative_sys::{
 
 use crate::{
     containment::{Containment, Gap},
+    effect::{Effect, put_first},
     layer::{Layer, LayerSet},
     live::protocol::{Findings, Ready},
     pathways,
@@ -65,7 +67,7 @@ pub struct Options {
     pub without: LayerSet,
     /// Rolls back when the branch runs longer.
     pub timeout: Option<Duration>,
-    /// Bytes of address space that the branch may add.
+    /// Bytes of address space that the branch may add; `MEMORY_LIMIT_BY` says how.
     pub memory_limit: Option<u64>,
     /// Crossings that are let through.
     pub policy: Policy,
@@ -132,7 +134,11 @@ pub struct Ended {
 
 /// The files of a transaction whose memory is rolled back: discarded when this is dropped, unless they are kept.
 #[derive(Debug)]
-pub struct Files(Option<Session>);
+pub struct Files {
+    session: Option<Session>,
+    /// What the session does not know of.
+    shown: Vec<Effect>,
+}
 
 /// A transaction that was committed, seen in the origin after it. The process that was its branch is reaped when this
 /// is dropped: until then the kernel takes that process's memory down while the origin goes on.
@@ -157,7 +163,8 @@ struct Afterwards {
     output: Output,
     containment: Containment,
     started: Instant,
-    memory_limit: bool,
+    /// Streams that somebody outside sees.
+    shown: Vec<Effect>,
 }
 
 /// Begins a transaction.
@@ -181,6 +188,7 @@ fn try_to_begin(options: &Options) -> Result<Begun, BeginError> {
     let offsets = Offsets::capture(open.iter().map(|(number, _)| *number));
     let mut session = asked.map(Asked::session).transpose()?;
     let captured = matches!(options.output, Output::Hold | Output::Capture);
+    let streams = if captured { Vec::new() } else { shown::streams(&open) };
     let capture = captured.then(Capture::new).transpose().map_err(BeginError::Output)?;
     let mut plan = match &mut session {
         Some(session) => Some(prepare(session, options, open, captured)?),
@@ -224,7 +232,7 @@ fn try_to_begin(options: &Options) -> Result<Begun, BeginError> {
         output: options.output,
         containment: containment_of(options, session.as_ref()),
         started: Instant::now(),
-        memory_limit: options.memory_limit.is_some(),
+        shown: shown::look(streams, plan.as_ref()),
         copies: plan.as_mut().map(|plan| std::mem::take(&mut plan.owned)).unwrap_or_default(),
         session: None,
         capture: None,
@@ -312,6 +320,11 @@ impl Branch {
         Ok(Committed { report, duration, departed: committed.departed })
     }
 
+    /// Lets a branch with a limit on memory have a little more, for what it does to roll back.
+    pub fn open_reserve(&mut self) {
+        self.inner.open_reserve();
+    }
+
     /// Ends the branch; `begin` returns in the origin with the payload.
     pub fn rollback(&mut self, payload: &[u8]) -> ! {
         self.inner.rollback(payload)
@@ -319,7 +332,8 @@ impl Branch {
 
     /// What the branch has changed and touched so far, memory excepted.
     pub fn report(&mut self) -> Box<Report> {
-        let findings = serde_json::from_slice(&self.inner.look()).unwrap_or_default();
+        let mut findings: Findings = serde_json::from_slice(&self.inner.look()).unwrap_or_default();
+        put_first(&self.after.shown, &mut findings.effects);
         let containment = self.after.containment.clone();
         let mut report = Report::new(containment, MemoryChanges::default(), findings, Default::default());
         report.add_changes(self.before.changes(&own::numbers()));
@@ -385,13 +399,14 @@ impl Files {
     /// # Errors
     /// Why not, in words: there are none, or the monitor is gone.
     pub fn keep(&self) -> Result<String, String> {
-        self.0.as_ref().map_or_else(|| Err("there are no files to keep".to_owned()), Session::keep)
+        let session = self.session.as_ref().ok_or_else(|| "there are no files to keep".to_owned())?;
+        session.keep(&self.shown)
     }
 }
 
 impl Drop for Files {
     fn drop(&mut self) {
-        self.0 = None;
+        self.session = None;
         link::after_transaction();
     }
 }
@@ -410,10 +425,11 @@ impl Afterwards {
         ask: impl FnOnce(&Session) -> Option<Findings>,
         memory: MemoryChanges,
     ) -> Box<Report> {
-        let findings = match &self.session {
+        let mut findings = match &self.session {
             Some(session) => ask(session).unwrap_or_else(|| session.after_death()),
             None => Findings::default(),
         };
+        put_first(&self.shown, &mut findings.effects);
         let (stdout, stderr) = self.capture.as_ref().map(Capture::read).unwrap_or_default();
         Box::new(Report::new(self.containment.clone(), memory, findings, (stdout, stderr)))
     }
@@ -433,11 +449,11 @@ impl Afterwards {
     fn ended(self, ended: transplant::Ended) -> Ended {
         self.offsets.restore();
         Ended {
-            cause: Cause::of(ended.ending, self.memory_limit),
+            cause: Cause::of(ended.ending),
             payload: ended.payload,
             report: self.report(MemoryChanges::default()),
             duration: self.started.elapsed(),
-            files: Files(self.session),
+            files: Files { session: self.session, shown: self.shown },
         }
     }
 }

@@ -17,20 +17,15 @@ pub enum Cause {
     Crashed(i32),
     /// It ran longer than allowed.
     TimedOut,
-    /// It wanted more memory than allowed.
-    OutOfMemory,
     /// The monitor died.
     MonitorLost,
 }
 
 impl Cause {
-    pub(super) fn of(ending: Ending, limited: bool) -> Cause {
-        const SIGKILL: i32 = 9;
+    pub(super) fn of(ending: Ending) -> Cause {
         match ending {
             Ending::Asked => Cause::Asked,
             Ending::Exited(code) => Cause::Exited(code),
-            // Nobody but the kernel's out-of-memory killer kills a limited branch.
-            Ending::Killed(SIGKILL) if limited => Cause::OutOfMemory,
             Ending::Killed(signal) => Cause::Crashed(signal),
             Ending::TimedOut => Cause::TimedOut,
             Ending::MonitorLost => Cause::MonitorLost,
