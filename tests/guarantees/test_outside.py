@@ -82,7 +82,7 @@ EXPECTED = {
     "write_through_directory_of_another": (OPEN, "/proc/{pid}/cwd/file"),
     "host_name": ("sethostname", "the host's name"),
     "kernel_setting": (OPEN, "/proc/sys/vm/swappiness"),
-    "kernel_setting_by_own_proc": ("mount fsopen", "proc in a mount namespace of its own"),
+    "kernel_setting_by_own_proc": ("mount", "proc in a mount namespace of its own"),
     "control_group": ("mkdir mkdirat", "{control_group}"),
     "control_group_by_own_mount": ("unshare", "a namespace of control groups"),
     "mount_file_system": ("mount", "{directory}"),

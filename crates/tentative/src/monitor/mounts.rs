@@ -33,16 +33,15 @@ pub(super) fn change_mounts(call: &mut Call<'_>) -> Outcome {
 }
 
 /// File systems that show the host's own state; in a mount namespace made inside the kernel allows them read-only or not
-/// at all, so this is for the record only.
+/// at all, so this is for the record only. A sandbox made inside mounts its own by the newer calls.
 const KERNELS_OWN: [&[u8]; 4] = [b"proc", b"sysfs", b"cgroup", b"cgroup2"];
 
 fn note_kernels_own(call: &mut Call<'_>) {
-    let kind = match call.pathway.name {
-        "mount" => call.word(2),
-        "fsopen" => call.word(0),
-        _ => return,
-    };
-    if let Some(kind) = call.read_string(kind).filter(|kind| KERNELS_OWN.contains(&kind.as_slice())) {
+    if call.pathway.name != "mount" {
+        return;
+    }
+    let kind = call.read_string(call.word(2));
+    if let Some(kind) = kind.filter(|kind| KERNELS_OWN.contains(&kind.as_slice())) {
         let target = format!("{} in a mount namespace of its own", String::from_utf8_lossy(&kind));
         call.record(Class::Contained, Decision::Allowed, target, None, None);
     }
