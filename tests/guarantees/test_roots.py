@@ -1,4 +1,4 @@
-"""Programs that see other things at a path than the sandbox: with another root directory, or with mounts of their own."""
+"""Renaming directories: by programs that see other things at a path than the sandbox, and of closed ones."""
 
 import os
 import subprocess
@@ -79,3 +79,30 @@ def test_a_directory_with_a_mount_in_it_is_not_renamed_and_keeps_the_mount(tenta
     )
     assert done.stdout == "there\nthere\nmore\n", done.stderr
     assert "busy" in (tentative.work / "error").read_text()
+
+
+@pytest.mark.parametrize("mode", [0o500, 0o555])
+def test_a_closed_directory_is_renamed_by_its_owner(tentative, mode):
+    directory = tentative.work / "d"
+    (directory / "below").mkdir(parents=True)
+    (directory / "below" / "file").write_text("text")
+    directory.chmod(mode)
+    done = tentative("run", "--commit", "--", "mv", "d", "e")
+    assert done.returncode == 0, done.stderr
+    moved = tentative.work / "e"
+    assert moved.stat().st_mode & 0o7777 == mode and os.listdir(tentative.work) == ["e"]
+    moved.chmod(0o700)
+    assert (moved / "below" / "file").read_text() == "text"
+
+
+def test_what_nobody_can_look_into_is_not_renamed_and_nothing_is_left(tentative):
+    if os.geteuid() == 0:
+        pytest.skip("needs an ordinary user")
+    directory = tentative.work / "d"
+    directory.mkdir()
+    (directory / "file").write_text("text")
+    directory.chmod(0)
+    done = tentative("run", "--commit=always", "--", "mv", "d", "e")
+    assert done.returncode == 1 and "nothing was changed" in done.stderr, done.stderr
+    directory.chmod(0o700)
+    assert os.listdir(tentative.work) == ["d"]

@@ -103,6 +103,10 @@ fn explain(error: StageError, id: &Id) -> CommandError {
     let way_out = match &error {
         StageError::Conflicts(conflicts) => way_out_of(conflicts, id),
         StageError::Permission { .. } => "commit as a user who may change it".to_owned(),
+        StageError::Protected { .. } => "take that away (chattr -i -a) and commit again".to_owned(),
+        StageError::Attribute { .. } => {
+            format!("run it again without setting that, or roll back; 'tentative diff {id}' shows the rest")
+        }
         StageError::Room { .. } => "free some space on that file system and commit again".to_owned(),
         StageError::TooDeep { .. } => format!("'tentative rollback {id}' discards it"),
         _ => "once the cause is gone, commit again".to_owned(),

@@ -407,3 +407,30 @@ fn what_no_path_reaches_is_refused_kept_and_discarded() {
     tool.run(&["run", "--rollback", "--", "sh", "-c", deep]).ended(0).says("rolled back");
     assert_eq!(tool.list().len(), 0);
 }
+
+/// What nobody may change, and what its file system does not keep, is found out before the commit point.
+#[test]
+fn what_cannot_be_written_is_refused_before_anything_is_changed() {
+    require!(Feature::Root, Feature::Overlay, Feature::Program("chattr"));
+    let tool = Tool::new(TENTATIVE);
+    let work = tool.environment.work();
+    let script = r#"
+        set -e; mkdir -p memory disk/closed; mount -t ramfs none memory; echo one > memory/file
+        trap 'chattr -a disk/log; chattr -i disk/closed; umount memory' EXIT
+        echo one > disk/log; echo one > disk/closed/file; chattr +a disk/log; chattr +i disk/closed
+        try() { tentative run --commit=always -- sh -c "$1" 2> said && exit 1; grep -o "$2" said; tentative rollback 2> /dev/null; }
+        try 'echo two >> disk/log' 'can only be appended to'
+        # Its directory may not be changed, which takes writing in place.
+        tentative run --commit -- sh -c 'echo two >> disk/closed/file' 2> /dev/null
+        try 'python3 -c "import os; os.setxattr(\"memory/file\", \"user.test\", b\"x\")"' 'extended attribute user.test'
+        cat disk/log disk/closed/file memory/file; ls disk/closed
+    "#;
+    let ran = tool.with_mounts(script);
+    assert_eq!(
+        ran.printed,
+        "can only be appended to\nextended attribute user.test\none\none\ntwo\none\nfile\n",
+        "{} in {}",
+        ran.said,
+        work.display()
+    );
+}

@@ -3,7 +3,11 @@
 //! Read from the upper directories, from outside, whether the overlays are mounted or not. Changes nothing.
 
 use std::{
-    fs, io,
+    fs,
+    io::{
+        self,
+        ErrorKind::{NotFound, PermissionDenied},
+    },
     os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
@@ -64,16 +68,23 @@ impl FileChange {
         self.kind = ChangeKind::Renamed;
         self.from = Some(from.to_owned());
         let old = match fs::symlink_metadata(from) {
-            // Somebody removed it meanwhile, which is a conflict.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // Somebody removed it meanwhile, which is a conflict; or it lies in a directory that is closed to its owner.
+            Err(error) if matches!(error.kind(), NotFound | PermissionDenied) => return Ok(()),
             other => other?,
         };
         let before = words(from, &old);
         if let (Some(after), Some(new)) = (&mut self.after, &self.new) {
             if *after != before {
                 after.push_str(&format!(", was {before}"));
-            } else if old.is_file() && !attributes::same_content(from, new)? {
-                after.push_str(", other content");
+            } else if old.is_file() {
+                match attributes::same_content(from, new) {
+                    Ok(true) => {}
+                    Ok(false) => after.push_str(", other content"),
+                    Err(error) if error.kind() == PermissionDenied => {
+                        after.push_str(", content not compared");
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             if let Some(replaced) = replaced {
                 after.push_str(&format!(", in place of {replaced}"));

@@ -6,12 +6,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     fs, io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    },
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, openat};
+use rustix::{
+    fs::{
+        Access, AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, XattrFlags, accessat, lsetxattr,
+        openat, statx,
+    },
+    io::Errno,
+};
 use tentative_sys::{
     crash,
     files::lease::{OpenElsewhere, is_open_elsewhere},
@@ -49,6 +59,23 @@ pub enum StageError {
     TooDeep {
         /// The last directory that a path reaches.
         path: PathBuf,
+    },
+    /// Nobody may change it.
+    #[error("{} is immutable, or can only be appended to (lsattr(1))", path.display())]
+    Protected {
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// Its file system does not keep what it got.
+    #[error("{} cannot have the extended attribute {name}", path.display())]
+    Attribute {
+        /// The file or directory.
+        path: PathBuf,
+        /// The attribute.
+        name: String,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// The user may not do outside what was done inside.
     #[error("no permission to change {}", path.display())]
@@ -178,7 +205,7 @@ impl Staged {
                 }
                 Step::Link { first, path: at, .. } if at == path => return self.open_committed(first, flags),
                 Step::Remove { path: at, .. } if path.starts_with(at) => {
-                    return Err(rustix::io::Errno::NOENT.into());
+                    return Err(Errno::NOENT.into());
                 }
                 _ => {}
             }
@@ -193,7 +220,7 @@ impl Staged {
         }
         let private = self.plan.as_ref().and_then(|plan| plan.cover_of(path)).map(|cover| &cover.kind);
         if matches!(private, Some(CoverKind::Hidden | CoverKind::Masked)) {
-            return Err(rustix::io::Errno::NOENT.into());
+            return Err(Errno::NOENT.into());
         }
         Ok(openat(CWD, &target, flags | OFlags::CLOEXEC, Mode::empty())?)
     }
@@ -392,7 +419,8 @@ impl Staging<'_> {
                 // Only the owner may set times; for others the directory keeps the time of the commit.
                 let own = there.uid() == rustix::process::geteuid().as_raw()
                     || rustix::process::geteuid().is_root();
-                if own && !self.plan.begun.is_before_change_of(&there) {
+                let may = own && refuse_protected(&operation.path).is_ok();
+                if may && !self.plan.begun.is_before_change_of(&there) {
                     let mut step = self.rewrite(operation, false, false)?;
                     if let Step::Rewrite { attributes, .. } = &mut step {
                         // The same as before, perhaps: putting something in place outside changes it.
@@ -497,6 +525,7 @@ impl Staging<'_> {
     }
 
     fn rewrite(&mut self, operation: &Operation, content: bool, moves: bool) -> Result<Step, StageError> {
+        refuse_protected(&operation.path)?;
         let (there, new) = (look(&operation.path)?, look(&operation.upper)?);
         let own = there.uid() == rustix::process::geteuid().as_raw() || rustix::process::geteuid().is_root();
         if content {
@@ -508,6 +537,9 @@ impl Staging<'_> {
         }
         let seen = operation.lower.as_deref().unwrap_or(&operation.path);
         let mut attributes = differing(seen, &operation.upper, content)?;
+        if attributes.extended {
+            refuse_unknown(&operation.path, &operation.upper)?;
+        }
         if let Some(mode) = self.opened.iter().find_map(|opened| opened.mode_of(&operation.upper)) {
             // It is open only for the time of staging.
             attributes.mode = (mode != there.mode() & 0o7777).then_some(mode);
@@ -567,6 +599,9 @@ impl Staging<'_> {
     fn may_change_entry(&mut self, path: &Path) -> Result<(), StageError> {
         let refused = || StageError::Permission { path: path.to_owned() };
         let parent = path.parent().ok_or_else(refused)?;
+        for protected in [parent, path] {
+            refuse_protected(protected)?;
+        }
         let Ok(directory) = fs::symlink_metadata(parent) else {
             // It is made by this commit too.
             return Ok(());
@@ -638,7 +673,35 @@ fn open_elsewhere(path: &Path) -> OpenElsewhere {
 
 fn is_running(path: &Path) -> bool {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
-    openat(CWD, path, flags, Mode::empty()).is_err_and(|error| error == rustix::io::Errno::TXTBSY)
+    openat(CWD, path, flags, Mode::empty()).is_err_and(|error| error == Errno::TXTBSY)
+}
+
+/// What nobody may change, root neither, is found out here and not in the middle of a commit.
+fn refuse_protected(path: &Path) -> Result<(), StageError> {
+    const PROTECTED: StatxAttributes = StatxAttributes::IMMUTABLE.union(StatxAttributes::APPEND);
+    match statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) {
+        Ok(found) if found.stx_attributes.intersects(PROTECTED) => {
+            Err(StageError::Protected { path: path.to_owned() })
+        }
+        // What is not there is nobody's.
+        _ => Ok(()),
+    }
+}
+
+/// An attribute that the target's file system does not know: replacing one that is not there changes nothing, and tells.
+fn refuse_unknown(path: &Path, upper: &Path) -> Result<(), StageError> {
+    let failed = |source| StageError::Look { path: path.to_owned(), source };
+    let had = attributes::extended(path).map_err(failed)?;
+    let has = attributes::extended_in_store(upper).map_err(failed)?;
+    for (name, value) in has.iter().filter(|(name, _)| had.iter().all(|(other, _)| other != name)) {
+        let text = OsStr::from_bytes(name);
+        if let Err(errno @ (Errno::NOTSUP | Errno::INVAL)) = lsetxattr(path, text, value, XattrFlags::REPLACE)
+        {
+            let name = text.display().to_string();
+            return Err(StageError::Attribute { path: path.to_owned(), name, source: errno.into() });
+        }
+    }
+    Ok(())
 }
 
 /// How much room more a file takes when it gets the content of another, bytes: longer, or where there were holes.

@@ -15,9 +15,9 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags,
-        fchmod, fchown, fgetxattr, flistxattr, fsetxattr, futimens, mkdirat, openat, renameat_with, statat,
-        unlinkat,
+        AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+        chmodat, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, futimens, mkdirat, openat, renameat_with,
+        statat, unlinkat,
     },
     io::Errno,
     pipe::{PipeFlags, pipe_with},
@@ -147,7 +147,7 @@ fn move_directory(links: Option<&Links>, from: &Place, to: &Place, flags: Rename
     };
     if let Err(errno) = move_tree(links, from, &made) {
         // What was moved goes back; what cannot go back stays under the new name, and nothing is lost.
-        let _best_that_can_be_done = move_content(links, &made, from).and_then(|()| remove(&made));
+        let _best_that_can_be_done = (move_content(links, &made, from), remove(&made));
         return Err(errno);
     }
     renameat_with(&made.directory, &made.name, &to.directory, &to.name, flags)?;
@@ -190,9 +190,21 @@ fn check_target(to: &Place, flags: RenameFlags) -> Result<(), Errno> {
 
 /// Makes `to` like `from`, with its content, and leaves `from` empty.
 fn move_tree(links: Option<&Links>, from: &Place, to: &Place) -> Result<(), Errno> {
-    mkdirat(&to.directory, &to.name, Mode::RWXU)?;
-    move_content(links, from, to)?;
-    copy_attributes(&open(from)?, &open(to)?)
+    let status = statat(&from.directory, &from.name, AtFlags::SYMLINK_NOFOLLOW)?;
+    // What is below one that he cannot look into nobody could commit.
+    let opens = status.st_mode & 0o700 == 0o500;
+    let open_to = |mode: u32| {
+        chmodat(&from.directory, &from.name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())
+    };
+    // Its owner may rename a directory that he may not write to. If it is somebody else's, what follows is refused.
+    let _not_the_owner = opens.then(|| open_to(status.st_mode | 0o700));
+    let moved = mkdirat(&to.directory, &to.name, Mode::RWXU)
+        .and_then(|()| move_content(links, from, to))
+        .and_then(|()| copy_attributes(&open(from)?, &open(to)?, &status));
+    if moved.is_err() && opens {
+        let _as_far_as_it_can_go_back = open_to(status.st_mode);
+    }
+    moved
 }
 
 fn move_content(links: Option<&Links>, from: &Place, to: &Place) -> Result<(), Errno> {
@@ -241,9 +253,8 @@ fn entries(directory: &OwnedFd) -> Result<Vec<PathBuf>, Errno> {
     Ok(names)
 }
 
-/// Owner, extended attributes, mode and times, in an order in which none undoes another.
-fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
-    let status = rustix::fs::fstat(from)?;
+/// Owner, extended attributes, mode and times as they were, in an order in which none undoes another.
+fn copy_attributes(from: &OwnedFd, to: &OwnedFd, status: &Stat) -> Result<(), Errno> {
     match fchown(to, Some(Uid::from_raw(status.st_uid)), Some(Gid::from_raw(status.st_gid))) {
         // An ordinary user's directories are his own already.
         Err(Errno::PERM | Errno::INVAL) => {}
