@@ -386,7 +386,7 @@ pub(super) fn places(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// The kernel's name of this boot.
-pub(super) fn boot_id() -> Result<String, StoreError> {
+pub(crate) fn boot_id() -> Result<String, StoreError> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     let text =
         fs::read_to_string(path).map_err(|source| StoreError::Read { path: path.to_owned(), source })?;
