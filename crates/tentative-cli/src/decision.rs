@@ -106,9 +106,11 @@ fn way_out_of(conflicts: &[Conflict], id: &Id) -> String {
         );
     }
     let made = any(|kind| kind == ConflictKind::Appeared).then_some("move away what others made");
+    let replaced =
+        any(|kind| kind == ConflictKind::Replaced).then_some("put the directories back that others moved");
     let locked =
         any(|kind| matches!(kind, ConflictKind::Locked(_))).then_some("wait until the locks are released");
-    let first: Vec<&str> = made.into_iter().chain(locked).collect();
+    let first: Vec<&str> = made.into_iter().chain(replaced).chain(locked).collect();
     format!("{} and commit again, or roll back", first.join(", "))
 }
 

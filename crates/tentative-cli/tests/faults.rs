@@ -419,6 +419,27 @@ fn decide(tool: &Tool, script: &str) -> String {
 }
 
 #[test]
+fn a_directory_that_others_replaced_refuses_the_commit_and_can_be_put_back() {
+    require!(Feature::Overlay);
+    for ours in ["echo new >> a/f", "rm a/f", "echo x > a/new", "echo x > t; mv t a/f"] {
+        let tool = Tool::new(TENTATIVE);
+        tool.environment.write("a/f", "A\n");
+        tool.environment.write("z/f", "precious\n");
+        let id = tool.keep(ours);
+        tool.other("sh", &["-c", "mv a a_old; mv z a"]).ended(0);
+        tool.run(&["commit", &id])
+            .ended(120)
+            .says("a is another directory than at the beginning")
+            .says("put the directories back that others moved and commit again, or roll back");
+        let file = tool.environment.work().join("a/f");
+        assert_eq!(fs::read_to_string(file).expect("it is theirs"), "precious\n");
+        assert!(!tool.environment.work().join("a/new").exists());
+        tool.other("sh", &["-c", "mv a z; mv a_old a"]).ended(0);
+        tool.run(&["commit", &id]).ended(0);
+    }
+}
+
+#[test]
 #[cfg(feature = "crash-points")]
 fn what_is_committed_and_cannot_be_finished_says_what_to_do() {
     require!(Feature::Overlay);

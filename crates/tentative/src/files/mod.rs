@@ -28,3 +28,4 @@ pub mod stage;
 mod take;
 mod theirs;
 pub(crate) mod tree;
+pub mod ways;
