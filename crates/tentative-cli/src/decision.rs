@@ -2,6 +2,8 @@
 //!
 //! A refused commit gives the transaction back as it was; whoever asked keeps it. Nothing is asked here.
 
+use std::path::PathBuf;
+
 use tentative::{
     files::{
         conflict::{Conflict, ConflictKind},
@@ -28,8 +30,8 @@ pub(crate) struct Refused {
     pub(crate) reasons: Judgement,
 }
 
-/// Commits a transaction whose sandbox is gone.
-pub(crate) fn commit(transaction: Transaction) -> Result<(), Box<Refused>> {
+/// Commits a transaction whose sandbox is gone; returns where what others made at the last moment was put.
+pub(crate) fn commit(transaction: Transaction) -> Result<Vec<PathBuf>, Box<Refused>> {
     let id = transaction.id().clone();
     let staged = match stage(transaction, StageOptions::default()) {
         Ok(staged) => staged,
@@ -62,11 +64,22 @@ pub(crate) fn commit(transaction: Transaction) -> Result<(), Box<Refused>> {
     {
         return Err(unfinished(CommandError::from(error).context("cannot deliver the held output")));
     }
-    applied.finish().map_err(|error| {
+    let kept = applied.kept().to_vec();
+    applied.finish().map(|()| kept).map_err(|error| {
         unfinished(
             CommandError::from(error).context(format!("{id} is committed, but its remains are still there")),
         )
     })
+}
+
+/// What is told of things that others made or wrote after a commit was decided; empty when there are none.
+pub(crate) fn others_in_words(kept: &[PathBuf]) -> String {
+    if kept.is_empty() {
+        return String::new();
+    }
+    let paths: Vec<String> =
+        kept.iter().map(|path| printable(&path.display().to_string()).into_owned()).collect();
+    format!("; what others made there meanwhile is kept as {}", paths.join(", "))
 }
 
 fn reasons(error: &StageError) -> Vec<String> {
@@ -93,9 +106,11 @@ fn way_out_of(conflicts: &[Conflict], id: &Id) -> String {
         );
     }
     let made = any(|kind| kind == ConflictKind::Appeared).then_some("move away what others made");
+    let replaced =
+        any(|kind| kind == ConflictKind::Replaced).then_some("put the directories back that others moved");
     let locked =
         any(|kind| matches!(kind, ConflictKind::Locked(_))).then_some("wait until the locks are released");
-    let first: Vec<&str> = made.into_iter().chain(locked).collect();
+    let first: Vec<&str> = made.into_iter().chain(replaced).chain(locked).collect();
     format!("{} and commit again, or roll back", first.join(", "))
 }
 

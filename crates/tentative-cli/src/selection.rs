@@ -12,6 +12,7 @@ use tentative_report::{
 };
 
 use crate::{
+    decision,
     error::{CommandError, Kind},
     streams::Streams,
 };
@@ -38,8 +39,9 @@ pub(crate) fn open_store(streams: &Streams) -> Result<Store, CommandError> {
 /// What a recovery did, in words.
 pub(crate) fn recovery(recovered: &Recovered) -> Recovery {
     let (state, done) = match &recovered.outcome {
-        Outcome::RolledForward => {
-            (State::Committed, "its commit had been interrupted and is finished now".to_owned())
+        Outcome::RolledForward { kept } => {
+            let finished = "its commit had been interrupted and is finished now";
+            (State::Committed, format!("{finished}{}", decision::others_in_words(kept)))
         }
         Outcome::Discarded => {
             (State::RolledBack, "its process had died; discarded, nothing was changed".to_owned())
@@ -168,6 +170,9 @@ impl From<StoreError> for CommandError {
             StoreError::Busy(_) => {
                 CommandError::new(Kind::Usage, error).hint("wait until it has ended; 'tentative list' shows its state")
             }
+            StoreError::Committed(_) => CommandError::new(Kind::Refused, error).hint(
+                "'tentative recover' finishes it, or says what is in its way; what was decided cannot be rolled back",
+            ),
             StoreError::NotPending(_) => CommandError::new(Kind::Usage, error)
                 .hint("only a pending transaction can be decided; 'tentative list' shows which are"),
             StoreError::Open { source, .. }

@@ -434,3 +434,76 @@ fn what_cannot_be_written_is_refused_before_anything_is_changed() {
         work.display()
     );
 }
+
+/// Has a commit killed right after its commit point.
+#[cfg(feature = "crash-points")]
+fn decide(tool: &Tool, script: &str) -> String {
+    let id = tool.keep(script);
+    let mut command = tool.command(&["commit", &id]);
+    let status = command.env("TENTATIVE_CRASH_AT", "journal-committed:1").status().expect("it starts");
+    assert!(!status.success(), "are the crash points compiled in?");
+    id
+}
+
+#[test]
+fn a_directory_that_others_replaced_refuses_the_commit_and_can_be_put_back() {
+    require!(Feature::Overlay);
+    for ours in ["echo new >> a/f", "rm a/f", "echo x > a/new", "echo x > t; mv t a/f"] {
+        let tool = Tool::new(TENTATIVE);
+        tool.environment.write("a/f", "A\n");
+        tool.environment.write("z/f", "precious\n");
+        let id = tool.keep(ours);
+        tool.other("sh", &["-c", "mv a a_old; mv z a"]).ended(0);
+        tool.run(&["commit", &id])
+            .ended(120)
+            .says("a is another directory than at the beginning")
+            .says("put the directories back that others moved and commit again, or roll back");
+        let file = tool.environment.work().join("a/f");
+        assert_eq!(fs::read_to_string(file).expect("it is theirs"), "precious\n");
+        assert!(!tool.environment.work().join("a/new").exists());
+        tool.other("sh", &["-c", "mv a z; mv a_old a"]).ended(0);
+        tool.run(&["commit", &id]).ended(0);
+    }
+}
+
+#[test]
+#[cfg(feature = "crash-points")]
+fn what_is_committed_and_cannot_be_finished_says_what_to_do() {
+    require!(Feature::Overlay);
+    let tool = Tool::new(TENTATIVE);
+    tool.environment.write("a/f", "A\n");
+    let victim = tool.environment.write("victim/f", "precious\n");
+    let id = decide(&tool, "echo new >> a/f");
+    tool.other("sh", &["-c", "mv a a_old; ln -s victim a"]).ended(0);
+    let stuck = tool.run(&["recover"]).ended(120);
+    assert!(stuck.printed.contains("a is not the directory that it was"), "{stuck:?}");
+    assert!(stuck.printed.contains("put it back, or make an empty one there"), "{stuck:?}");
+    assert_eq!(tool.list()[0]["state"], "committing");
+    tool.run(&["rollback", &id])
+        .ended(120)
+        .says("is committed already")
+        .says("'tentative recover' finishes it");
+    tool.run(&["commit", &id]).ended(120).says("is committed already");
+    assert_eq!(fs::read_to_string(&victim).expect("it is there"), "precious\n");
+    tool.other("sh", &["-c", "rm a; mv a_old a"]).ended(0);
+    tool.run(&["recover"]).ended(0);
+    let file = tool.environment.work().join("a/f");
+    assert_eq!(fs::read_to_string(file).expect("it is there"), "A\nnew\n");
+    assert_eq!(tool.list().len(), 0);
+}
+
+#[test]
+#[cfg(feature = "crash-points")]
+fn what_others_wrote_after_the_commit_point_is_named() {
+    require!(Feature::Overlay);
+    let tool = Tool::new(TENTATIVE);
+    let file = tool.environment.write("file", "old\n");
+    let id = decide(&tool, "echo new >> file");
+    tool.other("sh", &["-c", "echo theirs >> file"]).ended(0);
+    let recovered = tool.run(&["recover"]).ended(0);
+    let kept = format!("file.tentative-{id}-theirs");
+    assert!(recovered.printed.contains("what others made there meanwhile is kept as "), "{recovered:?}");
+    assert!(recovered.printed.contains(&kept), "{recovered:?}");
+    assert_eq!(fs::read_to_string(file.with_file_name(kept)).expect("it is there"), "old\ntheirs\n");
+    assert_eq!(fs::read_to_string(file).expect("it is there"), "old\nnew\n");
+}

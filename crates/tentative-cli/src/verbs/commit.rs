@@ -14,8 +14,8 @@ pub(crate) fn run(arguments: &Arguments, streams: &Streams) -> Result<End, Comma
     let transaction = store.load(&id)?;
     let tally = changes::tally(&transaction.record()?.changes);
     match decision::commit(transaction) {
-        Ok(()) => {
-            streams.say(&format!("committed {id}: {tally}\n"));
+        Ok(kept) => {
+            streams.say(&format!("committed {id}: {tally}{}\n", decision::others_in_words(&kept)));
             if arguments.json {
                 streams.print(&json::decision(id.as_str(), State::Committed, None))?;
             }

@@ -236,8 +236,9 @@ fn roll_back(transaction: Transaction, ended: &Ended, streams: &Streams) -> Resu
 
 fn commit(transaction: Transaction, ended: &Ended, streams: &Streams) -> Result<Settled, CommandError> {
     match decision::commit(transaction) {
-        Ok(()) => {
-            streams.say(&format!("committed: {}\n", changes::tally(&ended.record.changes)));
+        Ok(kept) => {
+            let tally = changes::tally(&ended.record.changes);
+            streams.say(&format!("committed: {tally}{}\n", decision::others_in_words(&kept)));
             Ok(Settled::as_asked(State::Committed))
         }
         Err(refused) => match refused.transaction {

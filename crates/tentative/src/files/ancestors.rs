@@ -13,7 +13,10 @@ use std::{
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use crate::files::plan::{Ancestor, Privilege};
+use crate::{
+    files::plan::{Ancestor, Privilege},
+    journal::Inode,
+};
 
 /// How deep directories are looked at that no name leads to.
 const LEVELS: usize = 3;
@@ -57,7 +60,12 @@ fn may_write(path: &Path) -> bool {
 
 /// The root of the cover over `path`.
 pub(super) fn root_of(path: &Path, privilege: Privilege) -> Ancestor {
-    Ancestor { path: PathBuf::new(), mode: mode_inside(path, privilege) }
+    Ancestor { path: PathBuf::new(), mode: mode_inside(path, privilege), inode: inode_of(path) }
+}
+
+/// None of what is gone by now; there is nothing to cover then.
+fn inode_of(directory: &Path) -> Option<Inode> {
+    fs::symlink_metadata(directory).ok().map(|found| Inode::of(&found))
 }
 
 /// What an ordinary user needs below `root`: the way to the given directories and to the working directory, and those of
@@ -85,7 +93,8 @@ pub(super) fn for_user(root: &Path, named: &[PathBuf]) -> Vec<Ancestor> {
     let mut ancestors = vec![root_of(root, Privilege::User)];
     ancestors.extend(search.found.into_iter().filter_map(|directory| {
         let path = directory.strip_prefix(root).ok()?.to_owned();
-        Some(Ancestor { path, mode: mode_inside(&directory, Privilege::User) })
+        let (mode, inode) = (mode_inside(&directory, Privilege::User), inode_of(&directory));
+        Some(Ancestor { path, mode, inode })
     }));
     ancestors
 }

@@ -1,29 +1,34 @@
 //! Applying: taking the steps of a committed journal.
 //!
-//! Runs after the commit point, in the process that committed or in a later recovery, with the overlays unmounted. Every
-//! step can be taken again: what it moved is recognised by its inode. An error leaves the rest to the next recovery.
+//! Runs after the commit point, in the process that committed or in a later recovery, with the overlays unmounted. An error
+//! leaves the rest to the next recovery. How single steps are taken is in [`super::take`].
 
 use std::{
+    cell::OnceCell,
     collections::BTreeSet,
     fs::{self, File},
     io,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{
-        AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat,
-        chownat, openat, renameat_with, utimensat,
-    },
+    fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, openat, utimensat},
     io::Errno,
 };
 use tentative_sys::crash;
 
 use crate::{
-    files::attributes::{self, Opened},
-    journal::{AttributeSet, Inode, Journal, JournalError, Progress, Step},
-    store::{Phase, StoreError, Transaction},
+    files::{
+        attributes,
+        entry::{self, Entry},
+        take::Taking,
+    },
+    journal::{AttributeSet, Inode, Journal, JournalError, Planned, Progress},
+    store::{Phase, StoreError, Transaction, boot_id},
 };
 
 /// Why the changes could not all be put in place. The transaction stays committed; `recover` goes on with it.
@@ -36,6 +41,19 @@ pub enum ApplyError {
     /// The store could not be written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A directory is gone, or it is another one by now: nothing was done in it.
+    #[error(
+        "{} cannot be put in place: {} is not the directory that it was when that was decided; put it back, or make an \
+         empty one there if it is gone, and run 'tentative recover'",
+        path.display(),
+        directory.display()
+    )]
+    Moved {
+        /// The path.
+        path: PathBuf,
+        /// The directory that is missed.
+        directory: PathBuf,
+    },
     /// A directory could not be opened to its owner.
     #[error("cannot open {}", path.display())]
     Open {
@@ -106,17 +124,18 @@ pub enum ApplyError {
 pub struct Published {
     transaction: Transaction,
     journal: Journal,
-    steps: Vec<Step>,
+    steps: Vec<Planned>,
 }
 
 /// A transaction whose changes are in place.
 #[derive(Debug)]
 pub struct Applied {
     transaction: Transaction,
+    kept: Vec<PathBuf>,
 }
 
 impl Published {
-    pub(super) fn new(transaction: Transaction, journal: Journal, steps: Vec<Step>) -> Published {
+    pub(super) fn new(transaction: Transaction, journal: Journal, steps: Vec<Planned>) -> Published {
         Published { transaction, journal, steps }
     }
 
@@ -148,31 +167,32 @@ impl Published {
     /// See [`ApplyError`]; what was done stays done and recovery does the rest.
     pub fn apply(mut self) -> Result<Applied, ApplyError> {
         crash::point("apply-begin");
-        let done = self.journal.done();
-        for (number, step) in self.steps.iter().enumerate() {
-            if !done.contains(&number) {
-                take(step)?;
-                crash::point("apply-taken");
-                if matches!(step, Step::Rewrite { .. }) {
-                    self.journal.took(number)?;
-                }
-            }
-            crash::point("apply-step");
-        }
+        let rebooted = match self.journal.when() {
+            Some(when) => when.boot != boot_id()?,
+            None => false,
+        };
+        let (transaction, planned) = (&self.transaction, self.steps.as_slice());
+        Taking { transaction, planned, journal: &mut self.journal, rebooted, ours: OnceCell::new() }.all()?;
         self.sync()?;
         crash::point("apply-synced");
         self.journal.applied()?;
         self.transaction.remove_beside()?;
         self.transaction.set_phase(&Phase::Committed)?;
         crash::point("apply-done");
-        Ok(Applied { transaction: self.transaction })
+        let kept = self.journal.notes().kept.iter().cloned().collect();
+        Ok(Applied { transaction: self.transaction, kept })
     }
 
     fn sync(&self) -> Result<(), ApplyError> {
-        let parents: BTreeSet<&Path> = self.steps.iter().filter_map(|step| step.path().parent()).collect();
+        let steps = self.steps.iter().map(|planned| &planned.step);
+        let parents: BTreeSet<&Path> = steps.filter_map(|step| step.path().parent()).collect();
         for parent in parents {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            match openat(CWD, parent, flags, Mode::empty()).and_then(rustix::fs::fsync) {
+            let written = entry::hold(parent, OFlags::DIRECTORY).and_then(|held| {
+                let directory = openat(&held, ".", flags, Mode::empty())?;
+                Ok(rustix::fs::fsync(directory)?)
+            });
+            match written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)) {
                 // Gone or something else now with this or a later change, or one that the user may enter but not read,
                 // which the kernel writes with the next flush of its journal.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => {}
@@ -193,6 +213,12 @@ impl Applied {
         &self.transaction
     }
 
+    /// Where what others made or wrote meanwhile was put: beside the paths that the commit changed.
+    #[must_use]
+    pub fn kept(&self) -> &[PathBuf] {
+        &self.kept
+    }
+
     /// Removes what the transaction kept, the replaced originals with it.
     ///
     /// # Errors
@@ -202,145 +228,29 @@ impl Applied {
     }
 }
 
-fn take(step: &Step) -> Result<(), ApplyError> {
-    match step {
-        Step::Open { path } => {
-            open_directory(path).map_err(|source| ApplyError::Open { path: path.clone(), source })
-        }
-        Step::Take { path, aside, inode } | Step::Remove { path, aside, inode } => {
-            move_aside(path, aside, *inode)
-                .map_err(|source| ApplyError::Remove { path: path.clone(), source })
-        }
-        Step::Put { staged, path, inode, strip } => {
-            if inode_at(staged) != Some(*inode) {
-                return Ok(());
-            }
-            if *strip {
-                strip_tree(staged).map_err(|source| ApplyError::Strip { path: staged.clone(), source })?;
-                crash::point("apply-stripped");
-            }
-            put(staged, path).map_err(|source| ApplyError::Put { path: path.clone(), source })
-        }
-        Step::Link { first, path, aside } => {
-            link(first, path, aside).map_err(|source| ApplyError::Link { path: path.clone(), source })
-        }
-        Step::Rewrite { redo, path, inode, content, attributes, moves } => {
-            if *moves && inode_at(path) != Some(*inode) {
-                return Ok(());
-            }
-            rewrite(redo, path, *inode, *content, *attributes)
-                .map_err(|source| ApplyError::Rewrite { path: path.clone(), source })
-        }
-    }
-}
-
-fn open_directory(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(there) if there.is_dir() => {
-            fs::set_permissions(path, fs::Permissions::from_mode(there.mode() & 0o7777 | 0o700))
-        }
-        // A step that was taken before has moved it.
-        _ => Ok(()),
-    }
-}
-
-fn inode_at(path: &Path) -> Option<Inode> {
-    fs::symlink_metadata(path).ok().map(|metadata| Inode::of(&metadata))
-}
-
-fn move_aside(path: &Path, aside: &Path, inode: Inode) -> io::Result<()> {
-    // Once moved, somebody may have made the path anew: that is not ours.
-    if inode_at(path) != Some(inode) || inode_at(aside).is_some() {
-        return Ok(());
-    }
-    make_movable(path)?;
-    Ok(renameat_with(CWD, path, CWD, aside, RenameFlags::NOREPLACE)?)
-}
-
-/// Moving a directory to another parent writes its `..`, for which its owner needs the write bit. A new directory gets
-/// its mode back by a later step; an old one is not needed any more.
-fn make_movable(path: &Path) -> io::Result<()> {
-    let user = rustix::process::geteuid();
-    match fs::symlink_metadata(path) {
-        Ok(there)
-            if there.is_dir()
-                && !user.is_root()
-                && there.uid() == user.as_raw()
-                && there.mode() & 0o200 == 0 =>
-        {
-            fs::set_permissions(path, fs::Permissions::from_mode(there.mode() & 0o7777 | 0o700))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Exchanges the staged object with what is at the path, or moves it there if nothing is.
-fn put(staged: &Path, path: &Path) -> io::Result<()> {
-    make_movable(staged)?;
-    make_movable(path)?;
-    // Who else makes or removes the path between the two calls is met by the other one.
-    for _ in 0..100 {
-        match renameat_with(CWD, staged, CWD, path, RenameFlags::EXCHANGE) {
-            Err(Errno::NOENT) => {}
-            // A file system without exchange: the original is removed by the rename.
-            Err(Errno::INVAL) => return Ok(rustix::fs::renameat(CWD, staged, CWD, path)?),
-            result => return Ok(result?),
-        }
-        match renameat_with(CWD, staged, CWD, path, RenameFlags::NOREPLACE) {
-            Err(Errno::EXIST) => {}
-            result => return Ok(result?),
-        }
-    }
-    Err(Errno::BUSY.into())
-}
-
-fn link(first: &Path, path: &Path, aside: &Path) -> io::Result<()> {
-    if inode_at(path).is_some() && inode_at(path) == inode_at(first) {
-        return Ok(());
-    }
-    if inode_at(aside).is_none() {
-        fs::hard_link(first, aside)?;
-    } else if inode_at(aside) != inode_at(first) {
-        // The exchange was made before, and somebody has replaced the path since: that is not ours.
-        return Ok(());
-    }
-    crash::point("apply-linked");
-    put(aside, path)
-}
-
-fn strip_tree(path: &Path) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(path)?;
-    if metadata.is_dir() {
-        let _opened = Opened::directory(path)?;
-        for entry in fs::read_dir(path)? {
-            strip_tree(&entry?.path())?;
-        }
-    }
-    if metadata.is_dir() || metadata.is_file() {
-        return attributes::opened(path, attributes::strip);
-    }
-    // Only files and directories can have attributes of the user.
-    Ok(())
-}
-
-fn rewrite(
+/// Writes content and attributes into an object that keeps its inode.
+pub(super) fn write_into(
     redo: &Path,
-    path: &Path,
-    inode: Inode,
+    entry: &Entry,
+    is_meant: impl FnOnce(Inode) -> bool,
     content: bool,
     attributes: AttributeSet,
 ) -> io::Result<()> {
-    let there = fs::symlink_metadata(path)?;
-    if Inode::of(&there) != inode {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let object = openat(entry.directory(), entry.name(), flags, Mode::empty())?;
+    if !is_meant(entry::inode_of(&object)?) {
         return Err(Errno::STALE.into());
     }
+    // Whatever becomes of its name meanwhile.
+    let held = entry::reach(&object);
     if content {
+        let there = fs::metadata(&held)?;
         let source = attributes::opened(redo, attributes::open_unnoticed)?;
-        let target = match File::options().read(true).write(true).open(path) {
+        let target = match File::options().read(true).write(true).open(&held) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                fs::set_permissions(path, fs::Permissions::from_mode(there.mode() & 0o7777 | 0o600))?;
-                let opened = File::options().read(true).write(true).open(path);
-                fs::set_permissions(path, there.permissions())?;
+                fs::set_permissions(&held, fs::Permissions::from_mode(there.mode() & 0o7777 | 0o600))?;
+                let opened = File::options().read(true).write(true).open(&held);
+                fs::set_permissions(&held, there.permissions())?;
                 opened?
             }
             result => result?,
@@ -350,27 +260,29 @@ fn rewrite(
         crash::point("apply-rewritten");
         target.sync_all()?;
     }
-    set_attributes(redo, path, attributes)
+    // Redo of what only gets its mode back is the object itself.
+    let redo = if redo == entry.path() { entry.reach() } else { redo.to_owned() };
+    set_attributes(&redo, &entry.reach(), &object, attributes)
 }
 
-fn set_attributes(redo: &Path, path: &Path, attributes: AttributeSet) -> io::Result<()> {
+fn set_attributes(redo: &Path, path: &Path, object: &OwnedFd, attributes: AttributeSet) -> io::Result<()> {
     if let Some((owner, group)) = attributes.owner {
         let (owner, group) = (Uid::from_raw(owner), Gid::from_raw(group));
-        chownat(CWD, path, Some(owner), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+        chownat(object, "", Some(owner), Some(group), AtFlags::EMPTY_PATH)?;
     }
     // After the owner: a change of owner takes capabilities and the set-id bits away. Before the mode: it may close the file.
     if attributes.extended {
         attributes::copy_extended(redo, path)?;
     }
     if let Some(mode) = attributes.mode {
-        chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())?;
+        fs::set_permissions(entry::reach(object), fs::Permissions::from_mode(mode))?;
     }
     if let Some((seconds, nanoseconds)) = attributes.modified {
         let times = Timestamps {
             last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
             last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds },
         };
-        utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+        utimensat(object, "", &times, AtFlags::EMPTY_PATH)?;
     }
     Ok(())
 }

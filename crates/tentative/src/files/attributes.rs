@@ -3,21 +3,25 @@
 //! The overlay's own attributes (`user.overlay.*`) are never copied and never compared.
 
 use std::{
-    ffi::OsStr,
+    collections::BTreeSet,
+    ffi::{OsStr, OsString},
     fs::{self, File},
     io,
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+        },
     },
     path::{Path, PathBuf},
 };
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, SeekFrom, Timespec, Timestamps, Uid, XattrFlags, chmodat,
-        chownat, copy_file_range, ftruncate, ioctl_ficlone, lgetxattr, llistxattr, lremovexattr, lsetxattr,
-        mknodat, openat, seek, utimensat,
+        AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Timespec, Timestamps, Uid, XattrFlags,
+        chmodat, chownat, copy_file_range, ftruncate, ioctl_ficlone, lgetxattr, llistxattr, lremovexattr,
+        lsetxattr, mknodat, openat, seek, utimensat,
     },
     io::Errno,
 };
@@ -338,6 +342,22 @@ pub fn open_unnoticed(path: &Path) -> io::Result<File> {
         Err(Errno::PERM) => Ok(openat(CWD, path, flags, Mode::empty())?.into()),
         result => Ok(result?.into()),
     }
+}
+
+/// The names in a directory; its time of access stays as it is where the caller may ask for that.
+///
+/// # Errors
+/// What opening or reading it fails with.
+pub(super) fn names_unnoticed(directory: &Path) -> io::Result<BTreeSet<OsString>> {
+    let mut entries = Dir::new(OwnedFd::from(open_unnoticed(directory)?))?;
+    let mut names = BTreeSet::new();
+    while let Some(entry) = entries.read() {
+        let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
+        if name != "." && name != ".." {
+            names.insert(name);
+        }
+    }
+    Ok(names)
 }
 
 /// Does something with an object of the store that its owner may have closed to himself: opened for that time.

@@ -21,6 +21,7 @@ use crate::{
         name,
         plan::Plan,
         scan::{self, Deed, Operation, Scan, look},
+        ways,
     },
     record::Record,
 };
@@ -33,6 +34,8 @@ pub enum ConflictKind {
     Changed,
     /// Removed it, or the directory it is in.
     Vanished,
+    /// Put another directory there, in which a commit would change something.
+    Replaced,
     /// Made it where nothing was.
     Appeared,
     /// Holds a lock on it: the process, where the kernel names it.
@@ -70,6 +73,7 @@ impl fmt::Display for Conflict {
         match self.kind {
             ConflictKind::Changed => write!(f, "{path} was changed by others meanwhile"),
             ConflictKind::Vanished => write!(f, "{path} was removed by others meanwhile"),
+            ConflictKind::Replaced => write!(f, "{path} is another directory than at the beginning"),
             ConflictKind::Appeared => write!(f, "{path} was made by others meanwhile"),
             ConflictKind::Locked(Some(pid)) => write!(f, "{path} is locked by process {pid}"),
             ConflictKind::Locked(None) => write!(f, "{path} is locked by another process"),
@@ -103,6 +107,9 @@ pub(super) fn of_scan(plan: &Plan, scan: &Scan, origin: Option<i32>) -> Result<V
         (&scan.unclear, ConflictKind::Unclear),
     ] {
         found.extend(paths.iter().map(|path| Conflict { path: path.clone(), kind }));
+    }
+    for path in ways::replaced(plan, &scan.merged)? {
+        found.push(Conflict { path: path.to_owned(), kind: ConflictKind::Replaced });
     }
     for operation in &scan.operations {
         of_operation(plan, &locks, operation, &mut found)?;

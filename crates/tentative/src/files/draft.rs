@@ -99,6 +99,7 @@ pub(super) fn draft(transaction: &Transaction, privilege: Privilege) -> Result<P
         covers,
         places: drafting.places.into_iter().collect(),
         gaps: drafting.gaps,
+        ways: None,
     })
 }
 

@@ -21,7 +21,9 @@ use crate::{
         draft,
         moment::Moment,
         name, places,
+        ways::Way,
     },
+    journal::Inode,
     store::{StoreError, Transaction},
 };
 
@@ -54,6 +56,9 @@ pub struct Ancestor {
     pub path: PathBuf,
     /// The mode bits it was given.
     pub mode: u32,
+    /// Which directory outside it stands for; plans of earlier versions do not say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inode: Option<Inode>,
 }
 
 /// What lies over one path.
@@ -119,6 +124,9 @@ pub struct Plan {
     pub places: Vec<PathBuf>,
     /// What is not contained.
     pub gaps: Vec<Gap>,
+    /// The directories outside that the upper ones have something of, as they were when the code had ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ways: Option<Vec<Way>>,
 }
 
 /// Why a plan could not be made.

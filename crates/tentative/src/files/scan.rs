@@ -23,6 +23,7 @@ use crate::{
         links::{self, Index},
         moment::Moment,
         plan::{Ancestor, Cover, CoverKind, Plan},
+        ways::Merged,
     },
 };
 
@@ -81,6 +82,8 @@ pub(crate) struct Scan {
     pub(crate) changes: Vec<FileChange>,
     /// For a commit.
     pub(crate) operations: Vec<Operation>,
+    /// Directories in which a commit would change something.
+    pub(crate) merged: Vec<Merged>,
     /// Upper directories that are closed to their owner; they have to be open for a commit.
     pub(crate) closed: Vec<PathBuf>,
     /// Paths that were changed inside while the file of the outside vanished.
@@ -197,12 +200,13 @@ struct Walk<'a> {
     lower: &'a Path,
     upper: &'a Path,
     begun: Moment,
-    ancestors: HashMap<&'a Path, u32>,
+    ancestors: HashMap<&'a Path, &'a Ancestor>,
     mounted: &'a BTreeSet<&'a Path>,
     changes: Vec<FileChange>,
     operations: Vec<Operation>,
     hidden: Vec<Hidden>,
     orphans: Vec<Orphan>,
+    merged: Vec<Merged>,
     closed: Vec<PathBuf>,
     too_deep: Vec<PathBuf>,
     /// What the monitor noted, where it keeps names together because the kernel does not.
@@ -240,12 +244,13 @@ impl<'a> Walk<'a> {
             lower,
             upper,
             begun,
-            ancestors: ancestors.iter().map(|ancestor| (ancestor.path.as_path(), ancestor.mode)).collect(),
+            ancestors: ancestors.iter().map(|ancestor| (ancestor.path.as_path(), ancestor)).collect(),
             mounted,
             changes: Vec::new(),
             operations: Vec::new(),
             hidden: Vec::new(),
             orphans: Vec::new(),
+            merged: Vec::new(),
             closed: Vec::new(),
             too_deep: Vec::new(),
             links: None,
@@ -317,7 +322,7 @@ impl<'a> Walk<'a> {
         let lower = self.lower.join(below);
         let (owner_differs, mode_differs) = match self.ancestors.get(below) {
             // Made beforehand: the owner and perhaps the mode are not the original's.
-            Some(mode) => (false, new.mode() & 0o7777 != *mode),
+            Some(ancestor) => (false, new.mode() & 0o7777 != ancestor.mode),
             None => ((old.uid(), old.gid()) != (new.uid(), new.gid()), old.mode() != new.mode()),
         };
         let extended_differ = !self.ancestors.contains_key(below) && self.extended_differ(below)?;
@@ -334,6 +339,10 @@ impl<'a> Walk<'a> {
             && (time(old) != time(new) || self.changes_entries(mark, below))
         {
             self.operation(Deed::Times, below, Some(lower));
+        }
+        if self.operations.len() > mark {
+            let inode = self.ancestors.get(below).and_then(|ancestor| ancestor.inode);
+            self.merged.push(Merged::of(self.outside(below), (&self.upper.join(below), new), inode)?);
         }
         Ok(())
     }
@@ -608,6 +617,7 @@ impl<'a> Walk<'a> {
         self.match_index(work)?;
         whole.changes.append(&mut self.changes);
         whole.operations.append(&mut self.operations);
+        whole.merged.append(&mut self.merged);
         whole.closed.append(&mut self.closed);
         whole.too_deep.append(&mut self.too_deep);
         whole.unclear.append(&mut self.unclear);
@@ -758,17 +768,13 @@ fn is_too_deep(directory: &Path) -> bool {
 
 /// The names in a directory of the upper tree, which is open.
 fn names_in_upper(directory: &Path) -> Result<BTreeSet<OsString>, ScanError> {
-    list(directory).map_err(read(directory))
+    attributes::names_unnoticed(directory).map_err(read(directory))
 }
 
 /// The names in a directory of the lower tree; none where the user may not look, since he could not inside either.
 fn names_in_lower(directory: &Path) -> Result<BTreeSet<OsString>, ScanError> {
-    match list(directory) {
+    match attributes::names_unnoticed(directory) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(BTreeSet::new()),
         result => result.map_err(read(directory)),
     }
-}
-
-fn list(directory: &Path) -> io::Result<BTreeSet<OsString>> {
-    fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
 }

@@ -33,12 +33,13 @@ use crate::{
         attributes::{self, Opened},
         changes::ScanError,
         conflict::{self, Conflict},
+        ground,
         plan::{Cover, CoverKind, Plan},
         scan::{self, Deed, Operation, Scan},
         tree,
     },
-    journal::{AttributeSet, Inode, Journal, JournalError, Step},
-    store::{Phase, StoreError, Transaction},
+    journal::{AttributeSet, Inode, Journal, JournalError, Planned, Step, When},
+    store::{Phase, StoreError, Transaction, boot_id},
 };
 
 /// Why a transaction's files could not be staged. It is as it was before.
@@ -138,7 +139,7 @@ pub struct StageOptions {
 pub struct Staged {
     transaction: Transaction,
     journal: Journal,
-    steps: Vec<Step>,
+    steps: Vec<Planned>,
     plan: Option<Plan>,
 }
 
@@ -166,7 +167,7 @@ impl Staged {
 
     /// What will be done.
     #[must_use]
-    pub fn steps(&self) -> &[Step] {
+    pub fn steps(&self) -> &[Planned] {
         &self.steps
     }
 
@@ -195,8 +196,8 @@ impl Staged {
     /// `ENOENT` for a path that will not be there, and what opening can fail with.
     pub fn open_committed(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let mut target = path.to_owned();
-        for step in &self.steps {
-            match step {
+        for planned in &self.steps {
+            match &planned.step {
                 Step::Put { staged, path: at, .. } => {
                     if let Ok(below) = path.strip_prefix(at) {
                         target =
@@ -211,8 +212,8 @@ impl Staged {
             }
         }
         // A file that keeps its inode and gets its content later is opened where it is; one that was taken aside too.
-        for step in &self.steps {
-            if let Step::Take { aside, path: at, .. } = step
+        for planned in &self.steps {
+            if let Step::Take { aside, path: at, .. } = &planned.step
                 && *aside == target
             {
                 target.clone_from(at);
@@ -247,12 +248,12 @@ fn near(cover: &Cover) -> Option<&Path> {
     }
 }
 
-type Prepared = (Journal, Vec<Step>, Option<Plan>);
+type Prepared = (Journal, Vec<Planned>, Option<Plan>);
 
 fn prepare(transaction: &Transaction, options: StageOptions) -> Result<Prepared, StageError> {
     crash::point("stage-begin");
     if !transaction.has_plan() {
-        return Ok((intend(transaction, &[])?, Vec::new(), None));
+        return Ok((intend(transaction, None, &[])?, Vec::new(), None));
     }
     let plan = transaction.plan()?;
     let scan = scan::scan(&plan)?;
@@ -277,6 +278,7 @@ fn prepare(transaction: &Transaction, options: StageOptions) -> Result<Prepared,
         steps: Steps::default(),
         growth: Vec::new(),
         closed: BTreeMap::new(),
+        redos: BTreeMap::new(),
         opened,
     };
     for operation in &scan.operations {
@@ -285,6 +287,7 @@ fn prepare(transaction: &Transaction, options: StageOptions) -> Result<Prepared,
     staging.check_room()?;
     let closed = std::mem::take(&mut staging.closed);
     let steps = std::mem::take(&mut staging.steps).in_order(&used, closed);
+    let steps = ground::of_steps(steps, &staging.redos)?;
     drop(staging);
     // Pending ones are on disk already.
     if transaction.phase()? != Phase::Pending {
@@ -296,18 +299,24 @@ fn prepare(transaction: &Transaction, options: StageOptions) -> Result<Prepared,
         tree::sync(near)?;
     }
     crash::point("stage-synced");
-    Ok((intend(transaction, &steps)?, steps, Some(plan)))
+    let when = When { boot: boot_id()?, begun: plan.begun };
+    Ok((intend(transaction, Some(&when), &steps)?, steps, Some(plan)))
 }
 
 /// Writes the intent; on a disk that is full by now, in the room that the store has set aside.
-fn intend(transaction: &Transaction, steps: &[Step]) -> Result<Journal, JournalError> {
+fn intend(
+    transaction: &Transaction,
+    when: Option<&When>,
+    steps: &[Planned],
+) -> Result<Journal, JournalError> {
     fn source(error: &JournalError) -> Option<&io::Error> {
         match error {
             JournalError::Write { source, .. } => Some(source),
             _ => None,
         }
     }
-    transaction.with_room(|| Journal::intend(transaction.dir(), transaction.id().as_str(), steps), source)
+    let intend = || Journal::intend(transaction.dir(), transaction.id().as_str(), when, steps);
+    transaction.with_room(intend, source)
 }
 
 /// Opens the closed upper directories for the time of staging; those that hold something a commit uses.
@@ -382,6 +391,8 @@ struct Staging<'a> {
     growth: Vec<(PathBuf, u64)>,
     /// The user's own directories of the outside that are closed to him, with their modes: the code opened them.
     closed: BTreeMap<PathBuf, (u32, Inode)>,
+    /// For what waits where others could remove it: what it can be made from again.
+    redos: BTreeMap<PathBuf, PathBuf>,
     /// Closed directories of the store, open as long as this lives.
     opened: Vec<Opened>,
 }
@@ -410,6 +421,7 @@ impl Staging<'_> {
             Deed::Link { first } => {
                 self.may_change_entry(&operation.path)?;
                 let aside = self.aside(operation)?;
+                self.redos.insert(aside.clone(), operation.upper.clone());
                 let (first, path) = (first.clone(), operation.path.clone());
                 self.steps.link.push(Step::Link { first, path, aside });
                 Ok(())
@@ -485,6 +497,9 @@ impl Staging<'_> {
             return Ok(false);
         }
         let aside = self.aside(operation)?;
+        if !matches!(operation.deed, Deed::Place { in_tree: true, .. }) {
+            self.redos.insert(aside.clone(), operation.upper.clone());
+        }
         let inode = Inode::of(&there);
         self.steps.take.push(Step::Take { path: from.to_owned(), aside: aside.clone(), inode });
         self.steps.put.push(Step::Put {
@@ -565,14 +580,17 @@ impl Staging<'_> {
 
     /// Where the new object waits on the target's own file system: where it is, or a copy.
     fn staged(&mut self, operation: &Operation) -> Result<PathBuf, StageError> {
-        let near = near(&self.plan.covers[operation.cover]);
-        if near.and_then(Path::parent).is_some_and(|base| operation.upper.starts_with(base)) {
+        let near = near(&self.plan.covers[operation.cover]).map(Path::to_owned);
+        if near.as_deref().and_then(Path::parent).is_some_and(|base| operation.upper.starts_with(base)) {
             return Ok(operation.upper.clone());
         }
         let copy = self.aside(operation)?;
         copy_tree(&operation.upper, &copy)
             .map_err(|source| StageError::Copy { path: operation.path.clone(), source })?;
         tree::sync(&copy)?;
+        if near.is_none() {
+            self.redos.insert(copy.clone(), operation.upper.clone());
+        }
         Ok(copy)
     }
 
@@ -731,7 +749,7 @@ fn differing(old: &Path, new: &Path, content: bool) -> Result<AttributeSet, Stag
 }
 
 /// Copies an object or a tree to another file system. Names of one file become names of one file there.
-fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     let mut links = std::collections::HashMap::new();
     copy_into(from, to, &mut links)
 }

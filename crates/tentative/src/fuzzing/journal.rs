@@ -8,7 +8,8 @@ use tentative_testkit::input::Input;
 
 use super::path;
 use crate::journal::{
-    AttributeSet, Damage, Entry, Inode, Progress, Reading, Step, intent, interpret, line, parse,
+    AttributeSet, Damage, Entry, Ground, Inode, Looks, Notes, Planned, Progress, Reading, Step, intent,
+    interpret, line, parse,
 };
 
 /// The bytes of a commit record, as a live origin whose monitor died looks for them.
@@ -34,7 +35,7 @@ fn keeps_its_word(text: &[u8]) {
     let Ok(reading) = interpret(text) else { return };
     assert!(reading.whole <= text.len());
     if reading.progress == Progress::Undecided {
-        return assert!(reading.done.is_empty());
+        return assert_eq!(reading.notes, Notes::default());
     }
     let entries = text[..reading.whole].split_inclusive(|byte| *byte == b'\n').map(parse);
     let entries: Vec<Entry> = entries.map(|entry| entry.expect("whole lines are entries")).collect();
@@ -43,7 +44,8 @@ fn keeps_its_word(text: &[u8]) {
         _ => None,
     });
     assert_eq!(announced, Some(reading.steps.len()));
-    assert!(reading.done.iter().all(|step| *step < reading.steps.len()));
+    let mut noted = reading.notes.done.iter().chain(&reading.notes.writing);
+    assert!(noted.all(|step| *step < reading.steps.len()));
 }
 
 /// The lines with the checksums that they need to be read.
@@ -62,8 +64,8 @@ fn in_any_order(input: &mut Input<'_>) {
     let (mut text, mut kinds, mut steps) = (Vec::new(), String::new(), 0);
     while !input.is_empty() {
         let (kind, entry) = match input.below(8) {
-            0 => ('H', Entry::Header { version: 1, id: "0123abcd".to_owned() }),
-            1 | 2 => ('S', Entry::Step { step: step(input) }),
+            0 => ('H', Entry::Header { version: 1, id: "0123abcd".to_owned(), when: None }),
+            1 | 2 => ('S', Entry::Step { step: planned(input) }),
             3 => ('R', Entry::Ready { steps }),
             4 => ('C', Entry::Commit),
             5 if steps > 0 => ('D', Entry::Done { step: input.below(steps) }),
@@ -100,7 +102,7 @@ fn is_in_order(kinds: &str) -> bool {
 struct Written {
     text: Vec<u8>,
     ends: Vec<usize>,
-    steps: Vec<Step>,
+    steps: Vec<Planned>,
     done: BTreeSet<usize>,
     /// Where the commit record begins.
     commit: usize,
@@ -110,16 +112,17 @@ impl Written {
     fn new(input: &mut Input<'_>) -> Written {
         let applied = input.chance();
         let marks = input.number();
-        let steps = input.list(12, step);
+        let steps = input.list(12, planned);
         let done: BTreeSet<usize> = (0..steps.len()).filter(|step| marks >> step & 1 == 1).collect();
-        let mut text = intent("0123abcd", &steps).expect("every step has a line");
+        let mut text = intent("0123abcd", None, &steps).expect("every step has a line");
         let commit = text.len();
         let entries = [Entry::Commit].into_iter().chain(done.iter().map(|step| Entry::Done { step: *step }));
         for entry in entries.chain(applied.then_some(Entry::Applied)) {
             line(&entry, &mut text).expect("every entry has a line");
         }
         let progress = if applied { Progress::Applied } else { Progress::Committed };
-        let reading = Reading { progress, steps: steps.clone(), done: done.clone(), whole: text.len() };
+        let notes = Notes { done: done.clone(), ..Notes::default() };
+        let reading = Reading { progress, when: None, steps: steps.clone(), notes, whole: text.len() };
         assert_eq!(interpret(&text), Ok(reading));
         let ends =
             text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
@@ -135,7 +138,7 @@ impl Written {
             let reading = interpret(cut).expect("a torn end is no damage");
             let whole = self.ends.iter().rev().find(|end| **end <= length).copied().unwrap_or(0);
             assert_eq!(reading.whole, whole);
-            assert!(self.steps.starts_with(&reading.steps) && self.done.is_superset(&reading.done));
+            assert!(self.steps.starts_with(&reading.steps) && self.done.is_superset(&reading.notes.done));
             let decided = whole > self.commit;
             assert_eq!(reading.progress != Progress::Undecided, decided);
             assert_eq!(cut.windows(RECORD.len()).any(|window| window == RECORD), decided);
@@ -156,11 +159,28 @@ impl Written {
             }
             Ok(reading) => {
                 assert_eq!(reading.steps, self.steps);
-                assert!(self.done.is_superset(&reading.done));
+                assert!(self.done.is_superset(&reading.notes.done));
             }
             Err(Damage) => {}
         }
     }
+}
+
+fn planned(input: &mut Input<'_>) -> Planned {
+    let step = step(input);
+    let inode = |input: &mut Input<'_>| Inode { device: input.number(), number: input.number() };
+    let looks = |input: &mut Input<'_>| Looks {
+        inode: inode(input),
+        size: input.number(),
+        modified: (input.number().cast_signed(), input.byte().into()),
+    };
+    let ground = |input: &mut Input<'_>| Ground {
+        parent: input.option(inode),
+        waits: input.option(inode),
+        original: input.option(looks),
+        redo: input.option(|input| path(input, 24)),
+    };
+    Planned { step, ground: input.option(ground) }
 }
 
 fn step(input: &mut Input<'_>) -> Step {

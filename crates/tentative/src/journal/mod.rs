@@ -3,7 +3,7 @@
 //! One line for each entry, `CRC32 JSON`, in the transaction's directory. First the intent: a header and every step, in the
 //! order in which they will be taken, then `ready` with their number. All of that is on disk before anything outside the
 //! store changes. **The commit point** is the line `commit`: once it is on disk the transaction is committed, and
-//! whoever finds the journal takes the steps to the end. `done` notes steps that wrote into a file, `applied` all of them.
+//! whoever finds the journal takes the steps to the end. `done` notes steps that were taken, `applied` all of them.
 //! A line that is torn, or whose checksum is wrong, ends the journal as if it and what follows were not there. Whole
 //! lines in another order than this one, and a decision behind such a line, are not what we have written: that journal is
 //! damaged, and nothing is done by it. Assumed: what `fsync(2)` reported as written is still there after a power
@@ -12,7 +12,7 @@
 mod step;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
@@ -25,12 +25,16 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 use tentative_sys::crash;
 
-pub use step::{AttributeSet, Inode, Step};
+use crate::files::{moment::Moment, name};
+
+pub use step::{AttributeSet, Ground, Inode, Looks, Planned, Step};
 
 /// The journal's name in a transaction's directory.
 pub const NAME: &str = "journal";
-/// The version in its header.
-const VERSION: u32 = 1;
+/// The version in its header. Version 1 does not say where steps are taken, in which boot it was written, or what was kept.
+const VERSION: u32 = 2;
+/// The oldest version that is read.
+const OLDEST: u32 = 1;
 /// Bytes of the longest line that follows the intent.
 const LINE: u64 = 64;
 
@@ -73,18 +77,64 @@ pub enum JournalError {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "lowercase")]
 pub(crate) enum Entry {
-    Header { version: u32, id: String },
-    Step { step: Step },
-    Ready { steps: usize },
+    Header {
+        version: u32,
+        id: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        when: Option<When>,
+    },
+    Step {
+        #[serde(flatten)]
+        step: Planned,
+    },
+    Ready {
+        steps: usize,
+    },
     Commit,
-    Done { step: usize },
+    Writing {
+        step: usize,
+    },
+    Done {
+        step: usize,
+    },
+    Adopted {
+        #[serde(with = "name::one")]
+        path: PathBuf,
+        inode: Inode,
+    },
+    Kept {
+        #[serde(with = "name::one")]
+        path: PathBuf,
+    },
     Applied,
 }
 
 impl Entry {
     const fn is_behind_the_intent(&self) -> bool {
-        matches!(self, Entry::Commit | Entry::Done { .. } | Entry::Applied)
+        !matches!(self, Entry::Header { .. } | Entry::Step { .. } | Entry::Ready { .. })
     }
+}
+
+/// When a commit was staged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct When {
+    /// The kernel's name of the boot: device numbers say nothing in another one.
+    pub boot: String,
+    /// When the transaction began: what is to be replaced was changed before.
+    pub begun: Moment,
+}
+
+/// What was noted since the commit point.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Steps that were taken.
+    pub done: BTreeSet<usize>,
+    /// Steps of which the writing into a file had begun.
+    pub writing: BTreeSet<usize>,
+    /// Directories that were made anew, and count as those of before.
+    pub adopted: BTreeMap<PathBuf, Inode>,
+    /// Where what others had made meanwhile was put.
+    pub kept: BTreeSet<PathBuf>,
 }
 
 /// How far a journal has come.
@@ -103,10 +153,12 @@ pub enum Progress {
 pub(crate) struct Reading {
     /// How far it has come.
     pub(crate) progress: Progress,
+    /// When it was staged, as far as it says so.
+    pub(crate) when: Option<When>,
     /// Its steps, as far as they are there.
-    pub(crate) steps: Vec<Step>,
-    /// Which of them were noted as taken.
-    pub(crate) done: BTreeSet<usize>,
+    pub(crate) steps: Vec<Planned>,
+    /// What was noted about taking them.
+    pub(crate) notes: Notes,
     /// Length in bytes of the lines that count.
     pub(crate) whole: usize,
 }
@@ -130,22 +182,22 @@ enum After {
 /// Such a line in front of a decision is no torn end: the intent was on disk before the decision was written, so it has
 /// been damaged since, and steps of it may have been taken.
 pub(crate) fn interpret(text: &[u8]) -> Result<Reading, Damage> {
-    let (mut steps, mut done, mut whole) = (Vec::new(), BTreeSet::new(), 0);
+    let (mut steps, mut notes, mut whole, mut when) = (Vec::new(), Notes::default(), 0, None);
     let mut after = After::Nothing;
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         let Some(entry) = parse(line) else { break };
         after = match (after, entry) {
-            (After::Nothing, Entry::Header { version: VERSION, .. }) => After::Intent,
+            (After::Nothing, Entry::Header { version: OLDEST..=VERSION, when: found, .. }) => {
+                when = found;
+                After::Intent
+            }
             (After::Intent, Entry::Step { step }) => {
                 steps.push(step);
                 After::Intent
             }
             (After::Intent, Entry::Ready { steps: number }) if number == steps.len() => After::Ready,
             (After::Ready, Entry::Commit) => After::Commit,
-            (After::Commit, Entry::Done { step }) if step < steps.len() => {
-                done.insert(step);
-                After::Commit
-            }
+            (After::Commit, entry) if notes.take(&entry, steps.len()) => After::Commit,
             // Once more by each recovery that was interrupted behind it.
             (After::Commit | After::Applied, Entry::Applied) => After::Applied,
             _ => return Err(Damage),
@@ -161,7 +213,29 @@ pub(crate) fn interpret(text: &[u8]) -> Result<Reading, Damage> {
     if progress == Progress::Undecided && rest.any(|entry| entry.is_behind_the_intent()) {
         return Err(Damage);
     }
-    Ok(Reading { progress, steps, done, whole })
+    Ok(Reading { progress, when, steps, notes, whole })
+}
+
+impl Notes {
+    /// Takes over what an entry notes; says no if it is none of the notes, or about a step that is not there.
+    fn take(&mut self, entry: &Entry, steps: usize) -> bool {
+        match entry {
+            Entry::Done { step } if *step < steps => {
+                self.done.insert(*step);
+            }
+            Entry::Writing { step } if *step < steps => {
+                self.writing.insert(*step);
+            }
+            Entry::Adopted { path, inode } => {
+                self.adopted.insert(path.clone(), *inode);
+            }
+            Entry::Kept { path } => {
+                self.kept.insert(path.clone());
+            }
+            _ => return false,
+        }
+        true
+    }
 }
 
 /// An open journal.
@@ -169,7 +243,8 @@ pub(crate) fn interpret(text: &[u8]) -> Result<Reading, Damage> {
 pub struct Journal {
     path: PathBuf,
     file: File,
-    done: BTreeSet<usize>,
+    when: Option<When>,
+    notes: Notes,
 }
 
 impl Journal {
@@ -177,10 +252,17 @@ impl Journal {
     ///
     /// # Errors
     /// When it cannot be written; nothing is decided then, and it can be tried again.
-    pub fn intend(directory: &Path, id: &str, steps: &[Step]) -> Result<Journal, JournalError> {
+    pub fn intend(
+        directory: &Path,
+        id: &str,
+        when: Option<&When>,
+        steps: &[Planned],
+    ) -> Result<Journal, JournalError> {
         let path = directory.join(NAME);
-        let lines = intent(id, steps).map_err(|source| JournalError::Entry { path: path.clone(), source })?;
-        let noted = steps.iter().filter(|step| matches!(step, Step::Rewrite { .. })).count();
+        let lines =
+            intent(id, when, steps).map_err(|source| JournalError::Entry { path: path.clone(), source })?;
+        let writes = steps.iter().filter(|planned| matches!(planned.step, Step::Rewrite { .. })).count();
+        let noted = steps.len() + writes;
         let write = || -> io::Result<File> {
             let mut file = File::create(&path)?;
             file.write_all(&lines)?;
@@ -191,7 +273,7 @@ impl Journal {
         };
         let file = write().map_err(|source| JournalError::Write { path: path.clone(), source })?;
         crash::point("journal-intended");
-        Ok(Journal { path, file, done: BTreeSet::new() })
+        Ok(Journal { path, file, when: when.cloned(), notes: Notes::default() })
     }
 
     /// Writes the commit record: the commit point.
@@ -205,8 +287,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Notes that a step which writes into a file has been taken, so that a recovery does not write over what others
-    /// wrote since. Not waited for: what the step wrote is on disk before.
+    /// Notes that a step has been taken, so that a recovery does not take it over what others did since. Not waited for:
+    /// what the step wrote is on disk before, and a step that was taken and is not noted is recognised.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -214,10 +296,43 @@ impl Journal {
         self.write(&Entry::Done { step }, false)
     }
 
-    /// The steps that were noted as taken when the journal was opened.
+    /// Notes that a step is going to write into a file: what is half new after a crash is not others' work.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn writes(&mut self, step: usize) -> Result<(), JournalError> {
+        self.notes.writing.insert(step);
+        self.write(&Entry::Writing { step }, false)
+    }
+
+    /// Notes that another directory at `path` counts as the one of before: it was made anew.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn adopt(&mut self, path: &Path, inode: Inode) -> Result<(), JournalError> {
+        self.notes.adopted.insert(path.to_owned(), inode);
+        self.append(&Entry::Adopted { path: path.to_owned(), inode })
+    }
+
+    /// Notes where something of others' was put, so that they are told of it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn kept(&mut self, path: &Path) -> Result<(), JournalError> {
+        self.notes.kept.insert(path.to_owned());
+        self.write(&Entry::Kept { path: path.to_owned() }, false)
+    }
+
+    /// When it was staged; journals of version 1 do not say so.
     #[must_use]
-    pub fn done(&self) -> BTreeSet<usize> {
-        self.done.clone()
+    pub fn when(&self) -> Option<&When> {
+        self.when.as_ref()
+    }
+
+    /// What was noted since the commit point.
+    #[must_use]
+    pub fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     /// Notes that every step has been taken.
@@ -262,7 +377,7 @@ impl Journal {
     ///
     /// # Errors
     /// When it cannot be read, or is damaged.
-    pub fn read(directory: &Path) -> Result<(Progress, Vec<Step>), JournalError> {
+    pub fn read(directory: &Path) -> Result<(Progress, Vec<Planned>), JournalError> {
         let path = directory.join(NAME);
         let mut text = Vec::new();
         match File::open(&path).and_then(|mut file| file.read_to_end(&mut text)) {
@@ -289,7 +404,7 @@ impl Journal {
         let Ok(reading) = interpret(&text) else { return Err(JournalError::Damaged(path)) };
         let file = File::options().append(true).open(&path).map_err(failed)?;
         file.set_len(reading.whole as u64).map_err(failed)?;
-        Ok(Journal { path, file, done: reading.done })
+        Ok(Journal { path, file, when: reading.when, notes: reading.notes })
     }
 }
 
@@ -304,9 +419,9 @@ fn take_room(file: &File, end: usize, noted: usize) -> io::Result<()> {
 }
 
 /// The lines that are on disk before the commit point.
-pub(crate) fn intent(id: &str, steps: &[Step]) -> Result<Vec<u8>, serde_json::Error> {
+pub(crate) fn intent(id: &str, when: Option<&When>, steps: &[Planned]) -> Result<Vec<u8>, serde_json::Error> {
     let mut lines = Vec::new();
-    line(&Entry::Header { version: VERSION, id: id.to_owned() }, &mut lines)?;
+    line(&Entry::Header { version: VERSION, id: id.to_owned(), when: when.cloned() }, &mut lines)?;
     for step in steps {
         line(&Entry::Step { step: step.clone() }, &mut lines)?;
     }
@@ -343,21 +458,46 @@ mod tests {
 
     #[test]
     fn there_is_room_for_every_line_that_follows() {
-        for entry in [Entry::Commit, Entry::Applied, Entry::Done { step: usize::MAX }] {
+        for entry in [
+            Entry::Commit,
+            Entry::Applied,
+            Entry::Done { step: usize::MAX },
+            Entry::Writing { step: usize::MAX },
+        ] {
             let mut bytes = Vec::new();
             line(&entry, &mut bytes).unwrap();
             assert!(bytes.len() as u64 <= LINE, "{entry:?}");
         }
     }
 
-    fn one_step() -> Vec<Step> {
-        vec![Step::Link { first: "/a".into(), path: "/b\u{1}".into(), aside: "/c".into() }]
+    fn planned(step: Step) -> Planned {
+        Planned { step, ground: Some(Ground { redo: Some("/d".into()), ..Ground::default() }) }
+    }
+
+    fn one_step() -> Vec<Planned> {
+        vec![planned(Step::Link { first: "/a".into(), path: "/b\u{1}".into(), aside: "/c".into() })]
+    }
+
+    #[test]
+    fn a_journal_of_version_1_is_read() {
+        let lines = [
+            r#"{"entry":"header","version":1,"id":"0123abcd"}"#,
+            r#"{"entry":"step","step":{"do":"open","path":"/a"}}"#,
+            r#"{"entry":"ready","steps":1}"#,
+            r#"{"entry":"commit"}"#,
+            r#"{"entry":"done","step":0}"#,
+        ];
+        let sealed = lines.map(|text| format!("{:08x} {text}\n", crc32fast::hash(text.as_bytes()))).concat();
+        let reading = interpret(sealed.as_bytes()).unwrap();
+        let step = Planned { step: Step::Open { path: "/a".into() }, ground: None };
+        assert_eq!((reading.progress, reading.steps), (Progress::Committed, vec![step]));
+        assert!(reading.notes.done.contains(&0) && reading.when.is_none());
     }
 
     #[test]
     fn every_torn_end_reads_as_what_came_before() {
         let directory = tempfile::tempdir().unwrap();
-        let mut journal = Journal::intend(directory.path(), "00000000", &one_step()).unwrap();
+        let mut journal = Journal::intend(directory.path(), "00000000", None, &one_step()).unwrap();
         let intended = std::fs::metadata(directory.path().join(NAME)).unwrap().len();
         journal.commit().unwrap();
         let whole = std::fs::read(directory.path().join(NAME)).unwrap();
@@ -371,15 +511,15 @@ mod tests {
 
     #[test]
     fn entries_out_of_order_are_damage() {
-        let [step, other] =
-            [0, 1].map(|number| Entry::Step { step: Step::Open { path: format!("/{number}").into() } });
-        let header = || Entry::Header { version: VERSION, id: "00000000".to_owned() };
+        let [step, other] = [0, 1]
+            .map(|number| Entry::Step { step: planned(Step::Open { path: format!("/{number}").into() }) });
+        let header = || Entry::Header { version: VERSION, id: "00000000".to_owned(), when: None };
         let ready = |steps| Entry::Ready { steps };
         for entries in [
             vec![Entry::Commit],
             vec![step],
             vec![header(), header()],
-            vec![Entry::Header { version: VERSION + 1, id: String::new() }],
+            vec![Entry::Header { version: VERSION + 1, id: String::new(), when: None }],
             vec![header(), Entry::Commit],
             vec![header(), ready(1)],
             vec![header(), ready(0), ready(0)],
@@ -398,7 +538,7 @@ mod tests {
     #[test]
     fn a_decision_behind_a_broken_line_is_damage() {
         let whole = {
-            let mut text = intent("00000000", &one_step()).unwrap();
+            let mut text = intent("00000000", None, &one_step()).unwrap();
             line(&Entry::Commit, &mut text).unwrap();
             text
         };
@@ -412,19 +552,19 @@ mod tests {
 
     #[test]
     fn a_recovery_may_have_been_recovered() {
-        let mut text = intent("00000000", &one_step()).unwrap();
+        let mut text = intent("00000000", None, &one_step()).unwrap();
         for entry in [Entry::Commit, Entry::Done { step: 0 }, Entry::Applied, Entry::Applied] {
             line(&entry, &mut text).unwrap();
         }
         let reading = interpret(&text).unwrap();
         assert_eq!((reading.progress, reading.steps), (Progress::Applied, one_step()));
-        assert_eq!((reading.done, reading.whole), (BTreeSet::from([0]), text.len()));
+        assert_eq!((reading.notes.done, reading.whole), (BTreeSet::from([0]), text.len()));
     }
 
     #[test]
     fn a_wrong_checksum_ends_the_journal() {
         let directory = tempfile::tempdir().unwrap();
-        Journal::intend(directory.path(), "00000000", &one_step()).unwrap().commit().unwrap();
+        Journal::intend(directory.path(), "00000000", None, &one_step()).unwrap().commit().unwrap();
         let mut text = std::fs::read(directory.path().join(NAME)).unwrap();
         let last = text.len() - 3;
         text[last] ^= 1;

@@ -25,6 +25,50 @@ impl Inode {
     }
 }
 
+/// What an object was like when the commit was staged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Looks {
+    /// Which it is.
+    pub inode: Inode,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When its content was changed, seconds and nanoseconds.
+    pub modified: (i64, i64),
+}
+
+impl Looks {
+    /// Those of an object that was looked at.
+    #[must_use]
+    pub fn of(metadata: &fs::Metadata) -> Looks {
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        Looks { inode: Inode::of(metadata), size: metadata.len(), modified }
+    }
+}
+
+/// Where a step is taken: what has to be as it was, so that it is not taken somewhere else or over something else.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ground {
+    /// The directory that the step's path is in when its turn comes.
+    pub parent: Option<Inode>,
+    /// The directory in which the new object waits, or the original is kept.
+    pub waits: Option<Inode>,
+    /// What is at the path; none if nothing is.
+    pub original: Option<Looks>,
+    /// What the object that waits can be made from again, where somebody else can remove it.
+    #[serde(with = "name::option", default)]
+    pub redo: Option<PathBuf>,
+}
+
+/// A step, and where it is taken; journals of version 1 do not say where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// The step.
+    pub step: Step,
+    /// Where it is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ground: Option<Ground>,
+}
+
 /// Which attributes an object that keeps its inode gets; what is none stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttributeSet {

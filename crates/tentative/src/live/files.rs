@@ -294,7 +294,9 @@ impl Files {
         match std::mem::replace(&mut self.stage, Stage::Settled) {
             Stage::Published(published) => {
                 let applied = published.apply().map_err(|error| in_words(&error))?;
-                applied.finish().map_err(|error| in_words(&error))
+                let kept = applied.kept().to_vec();
+                applied.finish().map_err(|error| in_words(&error))?;
+                if kept.is_empty() { Ok(()) } else { Err(kept_in_words(&kept)) }
             }
             other => {
                 self.stage = other;
@@ -376,4 +378,10 @@ pub(super) fn in_words(error: &dyn std::error::Error) -> String {
         source = inner.source();
     }
     words
+}
+
+/// What others made or wrote after the commit point is not lost, and whoever committed is told where it is.
+fn kept_in_words(kept: &[PathBuf]) -> String {
+    let paths: Vec<String> = kept.iter().map(|path| path.display().to_string()).collect();
+    format!("all is in place; what others made there meanwhile is kept as {}", paths.join(", "))
 }

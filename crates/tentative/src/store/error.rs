@@ -83,6 +83,9 @@ pub enum StoreError {
     /// The transaction does not wait for a decision.
     #[error("transaction {0} is not pending")]
     NotPending(Id),
+    /// The transaction is committed, and not all of it is in place.
+    #[error("transaction {0} is committed already, and not all of it is in place yet")]
+    Committed(Id),
     /// Its journal cannot be read.
     #[error(transparent)]
     Journal(JournalError),

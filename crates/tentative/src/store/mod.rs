@@ -24,6 +24,7 @@ use rustix::fs::{CWD, FlockOperation, IFlags, Mode, OFlags, flock, ioctl_getflag
 pub use error::{ResolveError, StoreError};
 pub use id::Id;
 pub use recover::{Outcome, Recovered, sweep};
+pub(crate) use transaction::boot_id;
 pub use transaction::{Phase, Transaction};
 
 use crate::{
@@ -155,7 +156,8 @@ impl Store {
     /// Takes ownership of a transaction that is pending.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] while somebody else owns it, [`StoreError::NotPending`] if it is not pending.
+    /// [`StoreError::Busy`] while somebody else owns it, [`StoreError::Committed`] if its commit
+    /// was decided and is not finished, [`StoreError::NotPending`] if it is not pending for another reason.
     pub fn load(&self, id: &Id) -> Result<Transaction, StoreError> {
         let dir = self.root.join(id.as_str());
         let lock = try_lock(&dir)?.ok_or_else(|| StoreError::Busy(id.clone()))?;
@@ -163,6 +165,7 @@ impl Store {
         let decided = Journal::read(transaction.dir()).map_err(StoreError::Journal)?.0 != Progress::Undecided;
         match transaction.phase()? {
             Phase::Pending if !decided => Ok(transaction),
+            _ if decided => Err(StoreError::Committed(id.clone())),
             _ => Err(StoreError::NotPending(id.clone())),
         }
     }
@@ -196,12 +199,17 @@ impl Store {
     fn summary(&self, id: Id) -> Option<Summary> {
         let dir = self.root.join(id.as_str());
         let phase = transaction::read_phase(&dir).ok()?;
+        // What cannot be read is not shown to be decided; the recovery names it.
+        let decided = Journal::read(&dir).is_ok_and(|(progress, _)| progress != Progress::Undecided);
         let record: Option<Record> = transaction::read_document(&dir.join(transaction::RECORD)).ok();
         let bytes =
             tree::bytes(&dir) + transaction::places(&dir).iter().map(|place| tree::bytes(place)).sum::<u64>();
         Some(Summary {
             id,
-            state: phase.state(),
+            state: match phase.state() {
+                State::Pending if decided => State::Committing,
+                other => other,
+            },
             program: record.as_ref().map(|record| record.program.clone()).unwrap_or_default(),
             started_ns: record.as_ref().map_or(0, |record| record.started_ns),
             bytes,

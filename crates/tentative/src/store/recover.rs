@@ -22,7 +22,10 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Its commit was carried to the end.
-    RolledForward,
+    RolledForward {
+        /// Where what others made or wrote at its paths meanwhile was put.
+        kept: Vec<PathBuf>,
+    },
     /// It was running when its owner died, and is gone.
     Discarded,
     /// It was being kept when its owner died; it is pending now.
@@ -115,7 +118,9 @@ fn recover_one(transaction: Transaction) -> Result<Option<Outcome>, StoreError> 
             Ok(Some(Outcome::Kept))
         }
         Ok(Phase::Keeping { .. }) => transaction.discard().map(|()| Some(Outcome::Torn)),
-        Ok(Phase::Committed) => transaction.discard().map(|()| Some(Outcome::RolledForward)),
+        Ok(Phase::Committed) => {
+            transaction.discard().map(|()| Some(Outcome::RolledForward { kept: Vec::new() }))
+        }
         Ok(Phase::Running) | Err(_) => {
             end_what_runs(transaction.id());
             transaction.discard().map(|()| Some(Outcome::Discarded))
@@ -150,12 +155,12 @@ fn end_what_runs(id: &Id) {
 }
 
 fn roll_forward(published: Published) -> Outcome {
-    let done = published
-        .apply()
-        .map_err(|error| chain(&error))
-        .and_then(|applied| applied.finish().map_err(|error| chain(&error)));
+    let done = published.apply().map_err(|error| chain(&error)).and_then(|applied| {
+        let kept = applied.kept().to_vec();
+        applied.finish().map(|()| kept).map_err(|error| chain(&error))
+    });
     match done {
-        Ok(()) => Outcome::RolledForward,
+        Ok(kept) => Outcome::RolledForward { kept },
         Err(reason) => Outcome::Stuck { state: State::Committing, reason },
     }
 }

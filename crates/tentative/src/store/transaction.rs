@@ -23,7 +23,7 @@ use crate::{
     files::{
         name,
         plan::{CoverKind, Plan},
-        removal, tree,
+        removal, tree, ways,
     },
     layer::Layer,
     record::{Record, State},
@@ -215,6 +215,7 @@ impl Transaction {
     /// When something cannot be written; it is then still as it was.
     pub fn keep(&mut self) -> Result<(), StoreError> {
         crash::point("keep-begin");
+        self.remember_ways();
         match self.set_phase(&Phase::Keeping { boot: boot_id()? }) {
             // It is durable already, and the commit that was refused since has left it as it was.
             Err(StoreError::Write { source, .. })
@@ -233,6 +234,17 @@ impl Transaction {
         self.set_phase(&Phase::Pending)?;
         crash::point("keep-done");
         Ok(())
+    }
+
+    /// Others may move directories while it waits. Without this the commit judges by times, and refuses more.
+    fn remember_ways(&self) {
+        if let Ok(mut plan) = self.plan()
+            && plan.ways.is_none()
+            && let Ok(ways) = ways::remember(&plan)
+        {
+            plan.ways = Some(ways);
+            let _less_exact = self.save_plan(&plan);
+        }
     }
 
     /// Takes the mark off that keeps an upper directory from being mounted again: its files are on disk now.
@@ -386,7 +398,7 @@ pub(super) fn places(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// The kernel's name of this boot.
-pub(super) fn boot_id() -> Result<String, StoreError> {
+pub(crate) fn boot_id() -> Result<String, StoreError> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     let text =
         fs::read_to_string(path).map_err(|source| StoreError::Read { path: path.to_owned(), source })?;

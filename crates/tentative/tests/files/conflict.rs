@@ -12,7 +12,8 @@ use tentative_testkit::{Feature, require, skip};
 
 use crate::{inside::Place, tree};
 
-const SETUP: &str = "echo one > a; echo two > b; mkdir -p d/e; echo x > d/x; echo y > d/e/y; ln -s a s";
+const SETUP: &str = "echo one > a; echo two > b; mkdir -p d/e; echo x > d/x; echo y > d/e/y; ln -s a s
+mkdir -p p/a p/z q/a; echo A > p/a/f; echo precious > p/z/f; echo Q > q/a/f";
 
 fn sh(directory: &Path, script: &str) {
     assert!(
@@ -27,6 +28,7 @@ fn meet(ours: &str, theirs: &str) -> Vec<(String, ConflictKind)> {
     sh(&place.ground, SETUP);
     let (mut transaction, plan) = place.after(&format!("set -e\n{ours}"));
     transaction.keep().unwrap();
+    let plan = transaction.plan().unwrap_or(plan);
     sh(&place.ground, theirs);
     let before = tree::look(&place.ground);
     let seen = conflicts(&plan, None).unwrap();
@@ -70,6 +72,42 @@ fn paths_that_others_touched() {
 #[test]
 fn files_that_others_removed() {
     assert_eq!(meet("echo more >> a", "rm a"), one("a", ConflictKind::Vanished));
+}
+
+const CHANGES_IN_A_DIRECTORY: [&str; 4] =
+    ["echo new >> p/a/f", "rm p/a/f", "echo new > t; mv t p/a/f", "echo new > p/a/new"];
+
+/// Whose files have old times: they are not those that the code saw.
+#[test]
+fn a_directory_that_others_put_in_place_of_another() {
+    for ours in CHANGES_IN_A_DIRECTORY {
+        assert_eq!(meet(ours, "mv p/a p/a_old; mv p/z p/a"), one("p/a", ConflictKind::Replaced), "{ours}");
+        let both = ["p", "p/a"].map(|name| (name.to_owned(), ConflictKind::Replaced));
+        assert_eq!(meet(ours, "mv p p_old; mv q p"), both, "{ours}");
+        assert_eq!(meet(ours, "mv p/a x; mv p/z p/a; mv p/a p/z; mv x p/a"), [], "{ours}");
+        assert_eq!(meet(ours, "echo m > p/a/m; echo m > p/m; mkdir p/d; ls p/a"), [], "{ours}");
+    }
+}
+
+/// Nothing was remembered then: what an ordinary user's overlay does not note is told by times.
+#[test]
+fn a_directory_that_others_put_in_place_of_another_before_the_code_has_ended() {
+    for ours in CHANGES_IN_A_DIRECTORY {
+        for (theirs, expected) in [
+            ("mv p/a p/a_old; mv p/z p/a", 1),
+            ("mv p p_old; mv q p", 1),
+            ("echo m > p/a/m; echo m > p/m", 0),
+        ] {
+            let place = Place::new();
+            sh(&place.ground, SETUP);
+            let (transaction, plan) = place.after(ours);
+            sh(&place.ground, theirs);
+            let mut found = conflicts(&plan, None).unwrap();
+            found.retain(|conflict| conflict.kind == ConflictKind::Replaced);
+            assert!(found.len().min(1) == expected, "{ours}; {theirs}: {found:?}");
+            transaction.discard().unwrap();
+        }
+    }
 }
 
 #[test]

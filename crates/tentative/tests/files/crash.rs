@@ -9,7 +9,7 @@ use std::{
 
 use tentative::{
     files::stage::{StageOptions, stage},
-    store::{Store, Transaction},
+    store::{Outcome, Store, Transaction},
 };
 use tentative_testkit::crash::at_every_step;
 
@@ -224,4 +224,163 @@ fn recovering_a_recovery() {
         }
     }
     panic!("never came to its end");
+}
+
+/// A commit that was killed right after the commit point, and what others did before it is recovered.
+struct Decided {
+    place: Place,
+    id: String,
+}
+
+impl Decided {
+    fn new(setup: &str, ours: &str, theirs: &str) -> Decided {
+        let place = Place::new();
+        let decided = Decided { id: String::new(), place };
+        decided.others(setup);
+        let (mut transaction, _) = decided.place.after(&format!("set -e\n{ours}"));
+        transaction.keep().unwrap();
+        let id = transaction.id().to_string();
+        drop(transaction);
+        let mut command = victim_of(&decided.place, "commit");
+        assert!(!ended(command.env("TENTATIVE_CRASH_AT", "journal-committed:1").status().unwrap()));
+        decided.others(theirs);
+        Decided { id, ..decided }
+    }
+
+    fn others(&self, script: &str) {
+        let status = Command::new("sh").arg("-ec").arg(script).current_dir(&self.place.ground).status();
+        assert!(status.unwrap().success(), "{script}");
+    }
+
+    /// What is kept of others, by name, or why it cannot be finished.
+    fn recover(&self) -> Result<Vec<String>, String> {
+        let mut recovered = self.place.store.recover().unwrap();
+        assert_eq!(recovered.len(), 1);
+        match recovered.remove(0).outcome {
+            Outcome::RolledForward { kept } => {
+                let name = |path: &PathBuf| {
+                    let below = path.strip_prefix(&self.place.ground).unwrap().display().to_string();
+                    below.replace(&self.id, "ID")
+                };
+                Ok(kept.iter().map(name).collect())
+            }
+            Outcome::Stuck { reason, .. } => Err(reason),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.place.ground.join(name.replace("ID", &self.id))).unwrap_or_default()
+    }
+}
+
+const IN_A_DIRECTORY: &str = "mkdir a victim; echo A > a/f; echo L > a/l; ln a/l a/l2; echo D > a/d
+echo V > victim/f; echo V > victim/d; echo V > victim/l";
+const CHANGES_IN_IT: &str =
+    "echo new >> a/f; echo n > a/n; echo new >> a/l; rm a/d; mkdir a/m; echo m > a/m/m";
+
+impl Decided {
+    fn is_in_place(&self) {
+        let found = ["f", "n", "l", "d", "m/m"].map(|name| self.read(&format!("a/{name}")));
+        assert_eq!(found, ["A\nnew\n", "n\n", "L\nnew\n", "", "m\n"]);
+    }
+}
+
+#[test]
+fn a_directory_that_is_another_one_by_then_is_not_written_to() {
+    for theirs in ["mv a a_old; ln -s victim a", "mv a a_old; mv victim a", "mv a a_old"] {
+        let decided = Decided::new(IN_A_DIRECTORY, CHANGES_IN_IT, theirs);
+        let before = tree::look(&decided.place.ground);
+        for _ in 0..2 {
+            let reason = decided.recover().unwrap_err();
+            let directory = decided.place.ground.join("a");
+            assert!(reason.contains(&format!("{} is not the directory", directory.display())), "{reason}");
+            assert_eq!(tree::differences(&tree::look(&decided.place.ground), &before), [""; 0], "{theirs}");
+            assert!(decided.place.store.load(&decided.id.parse().unwrap()).is_err());
+        }
+        decided.others("test ! -e a || mv a victim; rm -f a; mv a_old a");
+        assert_eq!(decided.recover(), Ok(vec![]), "{theirs}");
+        decided.is_in_place();
+    }
+}
+
+#[test]
+fn a_directory_that_was_removed_can_be_made_anew() {
+    let decided = Decided::new(IN_A_DIRECTORY, CHANGES_IN_IT, "rm -r a");
+    assert!(decided.recover().is_err());
+    decided.others("mkdir a; echo others > a/others");
+    // Unless the file system gave it the number of the old one: then it is filled as it is.
+    if decided.recover().is_err() {
+        decided.others("rm a/others");
+        assert_eq!(decided.recover(), Ok(vec![]));
+    } else {
+        assert_eq!(decided.read("a/others"), "others\n");
+    }
+    decided.is_in_place();
+}
+
+#[test]
+fn what_others_made_after_the_commit_point_is_kept_beside() {
+    for (theirs, kept) in [
+        ("echo theirs >> a/f", vec![("a/f.tentative-ID-theirs", "A\ntheirs\n")]),
+        ("echo theirs > t; mv t a/f", vec![("a/f.tentative-ID-theirs", "theirs\n")]),
+        ("echo theirs > a/n", vec![("a/n.tentative-ID-theirs", "theirs\n")]),
+        ("echo theirs >> a/d", vec![("a/d.tentative-ID-theirs", "D\ntheirs\n")]),
+        ("echo theirs >> a/l", vec![("a/l.tentative-ID-theirs", "L\ntheirs\n")]),
+        ("echo theirs > t; mv t a/l", vec![("a/l.tentative-ID-theirs", "theirs\n")]),
+        ("mkdir a/m; echo theirs > a/m/t", vec![("a/m.tentative-ID-theirs/t", "theirs\n")]),
+        ("rm a/l a/f", vec![]),
+        ("echo theirs > a/other", vec![]),
+    ] {
+        let decided = Decided::new(IN_A_DIRECTORY, CHANGES_IN_IT, theirs);
+        let told = decided.recover().unwrap();
+        assert_eq!(told.len(), kept.len(), "{theirs}: {told:?}");
+        for (name, content) in kept {
+            assert!(name.starts_with(&told[0]), "{theirs}: {told:?}");
+            assert_eq!(decided.read(name), content, "{theirs}");
+        }
+        decided.is_in_place();
+    }
+}
+
+#[test]
+fn what_others_made_in_a_directory_that_is_replaced_is_kept_beside() {
+    let setup = "mkdir -p d/e; echo old > d/e/old";
+    for theirs in ["echo theirs > d/e/t", "echo theirs > t; mv t d/t", "echo theirs >> d/e/old"] {
+        for ours in ["rm -r d", "rm -r d; mkdir d; echo again > d/1"] {
+            let decided = Decided::new(setup, ours, theirs);
+            assert_eq!(decided.recover(), Ok(vec!["d.tentative-ID-theirs".to_owned()]), "{theirs}");
+            let kept =
+                ["e/t", "t", "e/old"].map(|name| decided.read(&format!("d.tentative-ID-theirs/{name}")));
+            assert!(kept.concat().contains("theirs"), "{theirs}: {kept:?}");
+            assert_eq!(decided.read("d/e/old"), "");
+        }
+    }
+}
+
+/// One that others replaced is not theirs to lose when the recovery itself is killed.
+#[test]
+fn keeping_what_others_made_is_killed_at_every_step() {
+    let theirs = "echo theirs >> a/f; echo theirs > a/n; echo theirs >> a/d; mkdir a/m; echo theirs > a/m/t";
+    let current = std::cell::RefCell::new(None);
+    let steps = at_every_step(
+        || current.borrow_mut().insert(Decided::new(IN_A_DIRECTORY, CHANGES_IN_IT, theirs)).recovery(),
+        ended,
+        |crashed| {
+            let borrowed = current.borrow();
+            let decided = borrowed.as_ref().unwrap();
+            decided.place.store.recover().unwrap();
+            decided.is_in_place();
+            let kept = ["f", "n", "d"].map(|name| decided.read(&format!("a/{name}.tentative-ID-theirs")));
+            assert_eq!(kept, ["A\ntheirs\n", "theirs\n", "D\ntheirs\n"], "step {}", crashed.step);
+            assert_eq!(decided.read("a/m.tentative-ID-theirs/t"), "theirs\n", "step {}", crashed.step);
+        },
+    );
+    assert!(steps >= 20, "only {steps} steps");
+}
+
+impl Decided {
+    fn recovery(&self) -> Command {
+        victim_of(&self.place, "recover")
+    }
 }
