@@ -8,7 +8,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use tentative_sys::transplant::{Begun, Branch, Ended, Ending, Step, Wishes, begin};
+use tentative_sys::transplant::{Begun, Branch, Elsewhere, Ended, Ending, Step, Wishes, begin};
 use tentative_testkit::cases::{self, Case};
 
 const CASES: &[Case] = &[
@@ -24,6 +24,7 @@ const CASES: &[Case] = &[
     ("children_refuse_the_commit", children_refuse_the_commit),
     ("frozen_branches_wait_for_a_decision", frozen_branches_wait_for_a_decision),
     ("transactions_nest", transactions_nest),
+    ("only_the_branch_asks", only_the_branch_asks),
     ("signal_state_arrives", signal_state_arrives),
     ("deep_stacks_arrive", deep_stacks_arrive),
     ("a_thousand_leave_nothing", a_thousand_leave_nothing),
@@ -257,6 +258,47 @@ fn transactions_nest() {
         trail.push("after");
     });
     assert_eq!(trail, ["outer", "inner", "after"]);
+}
+
+fn only_the_branch_asks() {
+    let mut seen = Vec::new();
+    let mut outer = match begin(&Wishes::default()).expect("begin") {
+        Begun::Inside(branch) => branch,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(outer.place().check(), Ok(()));
+    committed(|| seen.push(outer.place().check()));
+    let child = status_of_child(|| i32::from(outer.place().check() != Err(Elsewhere::Child)));
+    assert_eq!(child, 0);
+    let by_thread = std::thread::scope(|scope| scope.spawn(|| outer.place().check()).join().expect("join"));
+    seen.push(by_thread);
+    // Not one of them may ask: it would stop, and nobody would let it go on.
+    let refused = status_of_child(|| {
+        std::panic::set_hook(Box::new(|_| {}));
+        let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| outer.measure()));
+        i32::from(asked.is_ok())
+    });
+    assert_eq!(refused, 0);
+    outer.commit().expect("commit");
+    assert_eq!(seen, [Err(Elsewhere::Inner), Err(Elsewhere::Thread)]);
+    // In the origin the next one is on the same level again.
+    committed(|| seen.clear());
+    assert!(seen.is_empty());
+}
+
+/// Runs a function in a forked child that ends with what it returns.
+fn status_of_child(child: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the process has one thread, and the child ends by itself.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let status = child();
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(status) };
+    }
+    let mut status = 0;
+    // SAFETY: the word is valid, and the child is this process's own.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    libc::WEXITSTATUS(status)
 }
 
 fn signal_state_arrives() {

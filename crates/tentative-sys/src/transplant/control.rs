@@ -299,6 +299,14 @@ pub(crate) const SIZE: usize = size_of::<Control>();
 #[derive(Debug)]
 pub(crate) struct Area(NonNull<Control>);
 
+// SAFETY: the mapping belongs to the process and not to a thread. What leads into it is used by the thread that began
+// alone, on whose stacks the contexts in it were saved: a branch's handle checks that first (`Place`), and a frozen one's
+// methods take it by value in the origin, which has one thread. Unmapping it is any thread's right.
+unsafe impl Send for Area {}
+// SAFETY: as above: by a shared reference only the write-protection descriptor's number is read, which is written before
+// the branch's code runs.
+unsafe impl Sync for Area {}
+
 impl Area {
     /// Maps a control area with an inaccessible page on either side, so that it merges with no neighbour.
     pub(crate) fn map() -> Result<Area, Errno> {

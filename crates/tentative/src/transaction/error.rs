@@ -4,7 +4,7 @@ use std::{io, os::fd::RawFd};
 
 use tentative_sys::{
     process::descriptors::Inherited,
-    transplant::{self, BeginStep, Step},
+    transplant::{self, BeginStep, Elsewhere, Step},
 };
 
 use crate::{
@@ -194,6 +194,9 @@ impl BeginError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
+    /// The caller is not the branch.
+    #[error("{0}")]
+    Elsewhere(Elsewhere),
     /// Other threads of the branch run.
     #[error("{threads} threads run; join them before the commit")]
     Threads {

@@ -16,7 +16,7 @@ use std::{
 
 use tentative::{
     effect::Class,
-    transaction::{Begun, Branch, Cause, Committed, Ended, Options, Output, begin},
+    transaction::{Begun, Branch, Cause, Committed, Elsewhere, Ended, Options, Output, Refusal, begin},
 };
 use tentative_testkit::cases::{self, Case};
 
@@ -33,6 +33,7 @@ const CASES: &[Case] = &[
     ("a_hundred_leave_nothing", a_hundred_leave_nothing),
     ("a_branch_sees_its_changes", a_branch_sees_its_changes),
     ("transactions_nest_in_memory", transactions_nest_in_memory),
+    ("an_outer_one_is_not_ended_from_inside", an_outer_one_is_not_ended_from_inside),
     ("killed_at_every_step_it_is_old_or_new", killed_at_every_step_it_is_old_or_new),
 ];
 
@@ -487,4 +488,25 @@ fn transactions_nest_in_memory() {
         other => panic!("{other:?}"),
     }
     assert_eq!(trail, ["outer", "inner"]);
+}
+
+fn an_outer_one_is_not_ended_from_inside() {
+    let inner =
+        Options { without: tentative::layer::LayerSet::from_iter(tentative::layer::Layer::ALL), ..options() };
+    let mut found = Vec::new();
+    match begin(&options()).expect("begin") {
+        Begun::Inside(mut branch) => {
+            match begin(&inner).expect("begin inside") {
+                Begun::Inside(mut within) => {
+                    found.push(branch.commit().expect_err("the inner one is not ended").reasons);
+                    found.push(vec![Refusal::Elsewhere(branch.try_rollback(b""))]);
+                    within.commit().expect("commit inside");
+                }
+                other => panic!("{other:?}"),
+            }
+            branch.commit().expect("commit");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(found, vec![vec![Refusal::Elsewhere(Elsewhere::Inner)]; 2]);
 }
