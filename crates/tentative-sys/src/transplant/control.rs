@@ -12,7 +12,7 @@ use crate::{
     arch::Context,
     memory::{PAGE, maps::Vma},
     process::descriptors::{FdOp, MAX_FDS},
-    process::state::ProcessState,
+    process::state::{Powers, ProcessState},
     raw,
     threads::state::{Action, IntervalTimer, ThreadState},
     transplant::{
@@ -61,6 +61,8 @@ pub(crate) struct Request {
     pub(crate) marks: i32,
     pub(crate) threads: ThreadState,
     pub(crate) process: ProcessState,
+    /// What it might do when its code began.
+    pub(crate) began: Powers,
 }
 
 /// Kinds of requests.
@@ -128,8 +130,12 @@ pub enum Step {
     Threads,
     /// Children of the branch.
     Children,
-    /// User or group ids differ from those at begin.
+    /// Who the branch is differs from who the origin is; the subject says in what.
     Identity,
+    /// The branch has left its process group or session.
+    Group,
+    /// A signal waits until the branch lets it through; the subject is its number.
+    PendingSignal,
     /// The working directory cannot be reached.
     Directory,
     /// The monitor refused or is gone.
@@ -198,6 +204,7 @@ pub(crate) struct Plan {
     pub(crate) tid_address: usize,
     pub(crate) saved_mask: u64,
     pub(crate) dumpable: usize,
+    pub(crate) subreaper: i32,
     pub(crate) pid: i32,
     /// What the origin does with SIGCHLD, and its interval timers.
     pub(crate) child_action: Action,
@@ -257,6 +264,8 @@ pub(crate) struct Origin {
     pub(crate) fd_base: usize,
     pub(crate) copy_count: usize,
     pub(crate) directory: i32,
+    /// Signals that came for the branch while it was stopped.
+    pub(crate) missed_signals: u64,
     pub(crate) scratch_from: usize,
     pub(crate) scratch_to: usize,
     pub(crate) old_break: usize,

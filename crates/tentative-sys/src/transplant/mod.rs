@@ -18,6 +18,7 @@ mod fetch;
 mod maps_of;
 mod place;
 pub(crate) mod stage;
+mod standing;
 pub mod talk;
 mod wait;
 
@@ -29,6 +30,7 @@ use control::{Area, arrival};
 pub use control::{Counts, Ending, Refusal, Step};
 pub use place::{Elsewhere, Place};
 use rustix::io::Errno;
+pub use standing::Identity;
 
 use crate::{
     arch::{self, Context},

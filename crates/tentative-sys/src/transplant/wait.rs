@@ -84,7 +84,10 @@ pub(super) fn prepare(control: &mut Control) -> Result<(), Errno> {
             set_timer(which, &IntervalTimer::default());
         }
     }
-    let _already_done_there = raw::setpgid(branch as usize, branch as usize);
+    // It does that first of all. If it has, its code may have moved on since, and is not taken back.
+    if raw::getpgid(branch as usize) == raw::getpgid(0) {
+        let _already_done_there = raw::setpgid(branch as usize, branch as usize);
+    }
     hand_terminal_over(control);
     if let Some(entry) = entry_of(control) {
         let mut message = talk::Message::of(talk::op::RUNNING);

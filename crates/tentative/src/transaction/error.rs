@@ -4,7 +4,7 @@ use std::{io, os::fd::RawFd};
 
 use tentative_sys::{
     process::descriptors::Inherited,
-    transplant::{self, BeginStep, Elsewhere, Step},
+    transplant::{self, BeginStep, Elsewhere, Identity, Step},
 };
 
 use crate::{
@@ -209,9 +209,18 @@ pub enum Refusal {
         /// Its process id, as the origin numbers it.
         pid: usize,
     },
-    /// The branch changed its user or group ids.
-    #[error("the branch changed its user or group ids, which the origin cannot take over")]
-    Identity,
+    /// The branch is not who the origin is any more.
+    #[error("{}", identity(*.0))]
+    Identity(Identity),
+    /// The branch has left its process group or session.
+    #[error("the branch has moved to another process group or session, where the origin cannot follow")]
+    Group,
+    /// A signal that the branch blocks has come and waits.
+    #[error("signal {number} is pending and blocked; let it through, or take it, before the commit")]
+    PendingSignal {
+        /// Its number.
+        number: usize,
+    },
     /// A shared mapping that cannot be made in the origin.
     #[error("the shared memory at {address:#x} cannot be mapped in the origin")]
     SharedMapping {
@@ -313,7 +322,9 @@ impl From<transplant::Refused> for CommitRefused {
         let reasons = match refused.refusal.step {
             Step::Threads => vec![Refusal::Threads { threads: subject }],
             Step::Children => vec![Refusal::Children { pid: subject }],
-            Step::Identity => vec![Refusal::Identity],
+            Step::Identity => vec![Refusal::Identity(Identity::of_subject(subject))],
+            Step::Group => vec![Refusal::Group],
+            Step::PendingSignal => vec![Refusal::PendingSignal { number: subject }],
             Step::SharedMapping => vec![Refusal::SharedMapping { address: subject }],
             Step::Descriptor => vec![Refusal::Descriptor { number: subject, errno }],
             Step::DeletedFile if errno == rustix::io::Errno::STALE => {
@@ -330,6 +341,15 @@ impl From<transplant::Refused> for CommitRefused {
         CommitRefused { reasons }
     }
 }
+
+const fn identity(what: Identity) -> &'static str {
+    match what {
+        Identity::Ids => "the branch has other user or group ids, which the origin cannot take over",
+        Identity::Capabilities => "the branch has other capabilities, which the origin cannot take over",
+        Identity::Filters => "the branch has filtered its system calls, which the origin cannot take over",
+    }
+}
+
 /// Why a descriptor cannot be opened again.
 fn reopening(errno: rustix::io::Errno) -> String {
     match errno {

@@ -27,7 +27,7 @@ pub use error::{BeginError, CommitRefused, Refusal};
 use link::{Asked, Session};
 use own::Own;
 pub use report::{Cause, MemoryChanges, Report};
-pub use tentative_sys::transplant::{Departed, Elsewhere, Place};
+pub use tentative_sys::transplant::{Departed, Elsewhere, Identity, Place};
 use tentative_sys::{
     kin::Namespaces,
     process::offsets::Offsets,
