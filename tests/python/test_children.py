@@ -78,7 +78,10 @@ def test_an_outer_transaction_is_not_ended_from_a_fully_contained_inner_one(ever
         with tentative.transaction() as inner:
             found.append(refusal(outer.rollback))
         found.append(inner.outcome.committed)
-    assert outer.outcome.committed and found == ["this is inside another transaction; end that one first", True]
+    assert outer.outcome.committed and found == [
+        "this is inside another transaction; end that one first",
+        True,
+    ]
 
 
 def test_what_ends_an_outer_one_from_inside_unhandled_takes_both_back(options, memory):

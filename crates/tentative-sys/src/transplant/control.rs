@@ -18,6 +18,7 @@ use crate::{
     transplant::{
         copies::WriteBack,
         fetch::Job,
+        locks::{Done, MAX_LOCKS},
         stage::{Edit, Run},
     },
 };
@@ -122,6 +123,8 @@ pub enum Step {
     SharedMapping,
     /// Fetching a descriptor.
     Descriptor,
+    /// Taking a lock on a file; the subject is its descriptor.
+    Lock,
     /// Making ready to write a deleted file; the subject is its descriptor.
     DeletedFile,
     /// Moving the program break.
@@ -263,6 +266,8 @@ pub(crate) struct Origin {
     /// Above every number of the program's.
     pub(crate) fd_base: usize,
     pub(crate) copy_count: usize,
+    pub(crate) locked_count: usize,
+    pub(crate) lock_count: usize,
     pub(crate) directory: i32,
     /// Signals that came for the branch while it was stopped.
     pub(crate) missed_signals: u64,
@@ -297,6 +302,9 @@ pub(crate) struct Control {
     pub(crate) jobs: [Job; MAX_RUNS],
     pub(crate) fds: [FdOp; MAX_FDS],
     pub(crate) write_backs: [WriteBack; MAX_FDS],
+    /// Which of the descriptors have locks, and what was done about them.
+    pub(crate) locked: [u32; MAX_LOCKS],
+    pub(crate) locks: [Done; MAX_LOCKS],
     /// In the branch's copy: what it installed at the inherited numbers, by inode.
     pub(crate) installed: [u64; MAX_FDS],
 }

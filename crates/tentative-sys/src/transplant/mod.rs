@@ -15,6 +15,7 @@ mod control;
 mod copies;
 mod descriptors;
 mod fetch;
+mod locks;
 mod maps_of;
 mod place;
 pub(crate) mod stage;

@@ -363,18 +363,23 @@ pub(super) fn end_branch(control: &mut Control) {
     }
 }
 
-/// Closes what waiting needed.
-pub(super) fn release(control: &mut Control) {
-    take_terminal_back(control);
+/// The descriptors that waiting and staging need; -1 for one that is not open.
+pub(super) fn descriptors(control: &mut Control) -> [&mut i32; 6] {
     let origin = &mut control.origin;
-    for fd in [
+    [
         &mut origin.pidfd,
         &mut origin.signalfd,
         &mut origin.terminal,
         &mut origin.own_pagemap,
         &mut origin.branch_pagemap,
         &mut origin.directory,
-    ] {
+    ]
+}
+
+/// Closes what waiting needed.
+pub(super) fn release(control: &mut Control) {
+    take_terminal_back(control);
+    for fd in descriptors(control) {
         if *fd >= 0 {
             let _own = raw::close(*fd as usize);
             *fd = -1;

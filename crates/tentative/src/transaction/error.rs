@@ -1,6 +1,10 @@
 //! Why a transaction could not begin, and why a commit was refused.
 
-use std::{io, os::fd::RawFd};
+use std::{
+    io,
+    os::fd::RawFd,
+    path::{Path, PathBuf},
+};
 
 use tentative_sys::{
     process::descriptors::Inherited,
@@ -61,7 +65,7 @@ pub enum BeginError {
     #[error("cannot start the monitor {}: {source}", executable.display())]
     Monitor {
         /// Its executable.
-        executable: std::path::PathBuf,
+        executable: PathBuf,
         /// Why.
         source: rustix::io::Errno,
     },
@@ -235,6 +239,20 @@ pub enum Refusal {
         /// What the kernel said.
         errno: rustix::io::Errno,
     },
+    /// A lock on a file that the origin cannot take.
+    #[error(
+        "the lock on {} (descriptor {number}) {}",
+        path.as_deref().unwrap_or(Path::new("a file")).display(),
+        locking(*errno)
+    )]
+    Lock {
+        /// The descriptor's number.
+        number: usize,
+        /// Its file, where it has a name.
+        path: Option<PathBuf>,
+        /// What the kernel said.
+        errno: rustix::io::Errno,
+    },
     /// A descriptor of the branch's at a number that the transaction itself uses in the origin.
     #[error(
         "descriptor {number} has a number that tentative uses in the interpreter that waits; use a lower one"
@@ -327,6 +345,11 @@ impl From<transplant::Refused> for CommitRefused {
             Step::PendingSignal => vec![Refusal::PendingSignal { number: subject }],
             Step::SharedMapping => vec![Refusal::SharedMapping { address: subject }],
             Step::Descriptor => vec![Refusal::Descriptor { number: subject, errno }],
+            Step::Lock => {
+                // Whoever is refused has it still.
+                let path = std::fs::read_link(format!("/proc/self/fd/{subject}")).ok();
+                vec![Refusal::Lock { number: subject, path, errno }]
+            }
             Step::DeletedFile if errno == rustix::io::Errno::STALE => {
                 vec![Refusal::DeletedFileChanged { number: subject }]
             }
@@ -339,6 +362,18 @@ impl From<transplant::Refused> for CommitRefused {
             step => vec![Refusal::Memory { step, subject, errno }],
         };
         CommitRefused { reasons }
+    }
+}
+
+fn locking(errno: rustix::io::Errno) -> String {
+    match errno {
+        rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS => {
+            "is held by somebody else outside; let it go before the commit, or try again later".to_owned()
+        }
+        rustix::io::Errno::NOTSUP => {
+            "cannot be taken again in the interpreter that waits; let it go before the commit".to_owned()
+        }
+        errno => format!("cannot be taken outside: {errno}"),
     }
 }
 

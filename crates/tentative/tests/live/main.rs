@@ -6,6 +6,7 @@
 mod again;
 mod ahead;
 mod descriptors;
+mod held;
 
 use std::{
     fs,
@@ -85,15 +86,18 @@ fn main() -> ExitCode {
     if let Ok(ending) = std::env::var("LIVE_VICTIM") {
         return victim(&ending);
     }
-    cases::main(&[CASES, again::CASES, ahead::CASES, descriptors::CASES].concat(), |name, command| {
-        let home = scratch(name);
-        let status = command
-            .env("TENTATIVE_HOME", home.join("store"))
-            .env("LIVE_SCRATCH", home.join("work"))
-            .status()
-            .expect("spawn");
-        status.success() && is_left_clean(&home)
-    })
+    cases::main(
+        &[CASES, again::CASES, ahead::CASES, descriptors::CASES, held::CASES].concat(),
+        |name, command| {
+            let home = scratch(name);
+            let status = command
+                .env("TENTATIVE_HOME", home.join("store"))
+                .env("LIVE_SCRATCH", home.join("work"))
+                .status()
+                .expect("spawn");
+            status.success() && is_left_clean(&home)
+        },
+    )
 }
 
 /// The last session ends a moment after its origin; then the store holds nothing but its format.
