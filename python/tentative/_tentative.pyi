@@ -45,7 +45,9 @@ class Report:
     stderr: bytes
 
 class Branch:
-    """The handle on a transaction, in the branch."""
+    """The handle on a transaction, in the branch; for anybody else its methods raise Error."""
+
+    is_in_child: bool
 
     def commit(self) -> Committed: ...
     def open_reserve(self) -> None: ...

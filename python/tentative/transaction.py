@@ -7,7 +7,9 @@ ends as ``ended`` with an :class:`Outcome`, and after a rollback no instruction 
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback as tracebacks
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, NoReturn, ParamSpec, TypedDict
@@ -35,6 +37,11 @@ Output = Literal["live", "hold", "capture"]
 Decide = Callable[[Outcome], object]
 
 _LAYERS = ("memory", "threads", "objects", "process", "files", "kin", "world")
+
+_CHILD_AT_THE_END = (
+    "tentative: process {} is a child of a transaction's process and has come to the end of its block; it ends here\n"
+    "hint: only the process that began a transaction goes on after it; let its children end inside (os._exit)"
+)
 
 
 class Options(TypedDict, total=False):
@@ -151,6 +158,7 @@ class Transaction:
         Raises:
             CommitRefused: the commit cannot be exact; the branch goes on and can try again or roll back.
             Finished: the transaction has ended.
+            Error: this is inside another transaction, another thread or a child process; nothing has happened.
         """
         self._commit()
 
@@ -159,6 +167,7 @@ class Transaction:
 
         Raises:
             Finished: the transaction has ended.
+            Error: this is inside another transaction, another thread or a child process; nothing has happened.
         """
         self._roll_back(value=value)
 
@@ -179,6 +188,7 @@ class Transaction:
         traceback: TracebackType | None,
     ) -> bool:
         if self._state == "inside":
+            self._keep_child_inside(exception)
             if exception is not None:
                 self._roll_back(exception=exception)
             self._commit_or_roll_back()
@@ -230,7 +240,9 @@ class Transaction:
         exit_code = 0 if script else None
         try:
             value = function()
+            self._keep_child_inside(None)
         except BaseException as exception:
+            self._keep_child_inside(exception)
             if script:
                 exit_code = _exit_status(exception)
             if exit_code != 0:
@@ -345,6 +357,25 @@ class Transaction:
         if self._branch is None:
             raise Error("the transaction has not begun: use it in a with statement, or its run method")
         return self._branch
+
+    def _keep_child_inside(self, exception: BaseException | None) -> None:
+        """Ends a child of the branch that comes to the end of the block: what comes after it is not the child's to run.
+
+        A child that exits (``sys.exit``) gets the status that it asked for, as it would without a transaction.
+        """
+        if self._branch is None or not self._branch.is_in_child:
+            return
+        status = None if exception is None else _exit_status(exception)
+        try:
+            if status is None:
+                if exception is not None:
+                    tracebacks.print_exception(type(exception), exception, exception.__traceback__)
+                print(_CHILD_AT_THE_END.format(os.getpid()), file=sys.stderr)
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+        finally:
+            # Whatever the streams are like, the child ends here.
+            os._exit(1 if status is None else status)
 
     # The end, in the origin.
 

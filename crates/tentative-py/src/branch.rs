@@ -1,12 +1,12 @@
 //! `Branch`: the handle on a transaction, in the branch.
 
 use pyo3::prelude::*;
-use tentative::transaction;
+use tentative::transaction::{self, Elsewhere};
 
 use crate::{committed::Committed, errors, interpreter, report};
 
 /// The handle on a transaction, in the branch.
-#[pyclass(module = "tentative._tentative", unsendable)]
+#[pyclass(module = "tentative._tentative")]
 pub(crate) struct Branch {
     /// None once it is committed.
     inner: Option<transaction::Branch>,
@@ -16,13 +16,20 @@ impl Branch {
     pub(crate) const fn of(inner: transaction::Branch) -> Branch {
         Branch { inner: Some(inner) }
     }
+
+    /// The library's handle, for whom it is.
+    fn inside(&mut self, py: Python<'_>) -> PyResult<&mut transaction::Branch> {
+        let branch = self.inner.as_mut().ok_or_else(|| errors::finished(py))?;
+        branch.place().check().map_err(|elsewhere| errors::elsewhere(py, elsewhere))?;
+        Ok(branch)
+    }
 }
 
 #[pymethods]
 impl Branch {
     /// Commits: returns in the origin process, whose memory is the branch's then.
     fn commit(&mut self, py: Python<'_>) -> PyResult<Committed> {
-        let branch = self.inner.as_mut().ok_or_else(|| errors::finished(py))?;
+        let branch = self.inside(py)?;
         let handlers = interpreter::ForkHandlers::find().ok_or_else(|| errors::no_fork_handlers(py))?;
         interpreter::flush(py);
         handlers.before(py);
@@ -43,26 +50,33 @@ impl Branch {
 
     /// Ends the branch; the payload arrives in the origin's `Ended`. Does not return.
     fn rollback(&mut self, py: Python<'_>, payload: &[u8]) -> PyResult<()> {
-        let branch = self.inner.as_mut().ok_or_else(|| errors::finished(py))?;
+        let branch = self.inside(py)?;
         interpreter::flush(py);
-        branch.rollback(payload)
+        Err(errors::elsewhere(py, branch.try_rollback(payload)))
+    }
+
+    /// Whether the caller is a child of the branch, which has a copy of this handle and may not use it.
+    #[getter]
+    fn is_in_child(&self) -> bool {
+        let place = self.inner.as_ref().map(transaction::Branch::place);
+        place.is_some_and(|place| place.check() == Err(Elsewhere::Child))
     }
 
     /// What changed and crossed so far, memory excepted.
     fn report(&mut self, py: Python<'_>) -> PyResult<report::Report> {
-        let branch = self.inner.as_mut().ok_or_else(|| errors::finished(py))?;
+        let branch = self.inside(py)?;
         Ok(report::Report::of(branch.report()))
     }
 
     /// What changed in the process's own state so far, a JSON array.
     fn process(&mut self, py: Python<'_>) -> PyResult<String> {
-        let branch = self.inner.as_mut().ok_or_else(|| errors::finished(py))?;
+        let branch = self.inside(py)?;
         report::json(&branch.process_changes())
     }
 
     /// Counts what changed in memory so far.
     fn memory(&mut self, py: Python<'_>) -> PyResult<Vec<(&'static str, u64)>> {
-        let branch = self.inner.as_mut().ok_or_else(|| errors::finished(py))?;
+        let branch = self.inside(py)?;
         Ok(report::memory_counts(&branch.memory_changes()))
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 
 use pyo3::{prelude::*, types::PyTuple};
-use tentative::transaction::{BeginError, CommitRefused};
+use tentative::transaction::{BeginError, CommitRefused, Elsewhere};
 
 /// Makes an exception of that class of `tentative.errors`.
 fn exception<'py, A>(py: Python<'py>, class: &str, arguments: A) -> PyErr
@@ -43,6 +43,11 @@ pub(crate) fn no_fork_handlers(py: Python<'_>) -> PyErr {
 /// `Finished`, for a branch that has been committed.
 pub(crate) fn finished(py: Python<'_>) -> PyErr {
     exception(py, "Finished", ("this transaction has ended; begin another",))
+}
+
+/// `Error`, for whoever has a branch's handle and is not the branch.
+pub(crate) fn elsewhere(py: Python<'_>, elsewhere: Elsewhere) -> PyErr {
+    exception(py, "Error", (elsewhere.to_string(),))
 }
 
 /// The error with its causes, in one line.

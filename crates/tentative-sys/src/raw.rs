@@ -57,6 +57,8 @@ harmless! {
     fchdir = SYS_fchdir(fd);
     /// Sets the file mode mask.
     umask = SYS_umask(mask);
+    /// Locks an open file as a whole.
+    flock = SYS_flock(fd, operation);
     /// The process's own id.
     getpid = SYS_getpid();
     /// The thread's own id.

@@ -5,10 +5,11 @@
 use std::{
     hint::black_box,
     io::{Seek, SeekFrom, Write},
+    os::unix::process::CommandExt as _,
     process::{Command, ExitCode},
 };
 
-use tentative_sys::transplant::{Begun, Branch, Ended, Ending, Step, Wishes, begin};
+use tentative_sys::transplant::{Begun, Branch, Elsewhere, Ended, Ending, Identity, Step, Wishes, begin};
 use tentative_testkit::cases::{self, Case};
 
 const CASES: &[Case] = &[
@@ -24,7 +25,12 @@ const CASES: &[Case] = &[
     ("children_refuse_the_commit", children_refuse_the_commit),
     ("frozen_branches_wait_for_a_decision", frozen_branches_wait_for_a_decision),
     ("transactions_nest", transactions_nest),
+    ("only_the_branch_asks", only_the_branch_asks),
     ("signal_state_arrives", signal_state_arrives),
+    ("standing_arrives_or_nothing_does", standing_arrives_or_nothing_does),
+    ("another_identity_refuses_the_commit", another_identity_refuses_the_commit),
+    ("a_pending_signal_refuses_the_commit", a_pending_signal_refuses_the_commit),
+    ("another_group_refuses_the_commit", another_group_refuses_the_commit),
     ("deep_stacks_arrive", deep_stacks_arrive),
     ("a_thousand_leave_nothing", a_thousand_leave_nothing),
 ];
@@ -259,6 +265,47 @@ fn transactions_nest() {
     assert_eq!(trail, ["outer", "inner", "after"]);
 }
 
+fn only_the_branch_asks() {
+    let mut seen = Vec::new();
+    let mut outer = match begin(&Wishes::default()).expect("begin") {
+        Begun::Inside(branch) => branch,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(outer.place().check(), Ok(()));
+    committed(|| seen.push(outer.place().check()));
+    let child = status_of_child(|| i32::from(outer.place().check() != Err(Elsewhere::Child)));
+    assert_eq!(child, 0);
+    let by_thread = std::thread::scope(|scope| scope.spawn(|| outer.place().check()).join().expect("join"));
+    seen.push(by_thread);
+    // Not one of them may ask: it would stop, and nobody would let it go on.
+    let refused = status_of_child(|| {
+        std::panic::set_hook(Box::new(|_| {}));
+        let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| outer.measure()));
+        i32::from(asked.is_ok())
+    });
+    assert_eq!(refused, 0);
+    outer.commit().expect("commit");
+    assert_eq!(seen, [Err(Elsewhere::Inner), Err(Elsewhere::Thread)]);
+    // In the origin the next one is on the same level again.
+    committed(|| seen.clear());
+    assert!(seen.is_empty());
+}
+
+/// Runs a function in a forked child that ends with what it returns.
+fn status_of_child(child: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the process has one thread, and the child ends by itself.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let status = child();
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(status) };
+    }
+    let mut status = 0;
+    // SAFETY: the word is valid, and the child is this process's own.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    libc::WEXITSTATUS(status)
+}
+
 fn signal_state_arrives() {
     extern "C" fn handler(_: libc::c_int) {}
     let handler: extern "C" fn(libc::c_int) = handler;
@@ -273,6 +320,158 @@ fn signal_state_arrives() {
     assert_eq!(old, handler as libc::sighandler_t);
     // SAFETY: as above.
     assert_eq!(unsafe { libc::umask(0o022) }, 0o027);
+}
+
+/// What a process may change of how it stands: nice, processors, subreaper, personality, slack of its timers, who
+/// may look at its memory.
+fn standing() -> [i64; 8] {
+    // SAFETY: the calls ask for numbers.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    // SAFETY: zero bytes are a set of no processors.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is of the size that is given.
+    unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
+    // SAFETY: counts the members of a set.
+    let processors = unsafe { libc::CPU_COUNT(&set) };
+    let mut reaper = 0i32;
+    // SAFETY: the kernel writes one word.
+    unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut reaper) };
+    // SAFETY: asks.
+    let personality = unsafe { libc::personality(0xffff_ffff) };
+    // SAFETY: asks.
+    let (slack, policy) = unsafe { (libc::prctl(libc::PR_GET_TIMERSLACK), libc::sched_getscheduler(0)) };
+    // SAFETY: asks.
+    let dumpable = unsafe { libc::prctl(libc::PR_GET_DUMPABLE) };
+    // SAFETY: asks.
+    let renounced = unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) };
+    [nice, processors, reaper, personality, slack, policy, dumpable, renounced].map(i64::from)
+}
+
+fn stand_differently() {
+    // SAFETY: zero bytes are a set of no processors.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is of the size that is given, and holds the number of a processor.
+    unsafe {
+        libc::CPU_SET(libc::sched_getcpu() as usize, &mut set);
+        assert_eq!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set), 0);
+    }
+    let batch = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the calls take numbers, and one structure that is read.
+    unsafe {
+        assert_eq!(libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const batch), 0);
+        assert_eq!(libc::setpriority(libc::PRIO_PROCESS, 0, 7), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1), 0);
+        assert_ne!(libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong), -1);
+        assert_eq!(libc::prctl(libc::PR_SET_TIMERSLACK, 70_000), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 0), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    }
+}
+
+fn standing_arrives_or_nothing_does() {
+    let before = standing();
+    let end = ended(&Wishes::default(), |_| stand_differently());
+    assert_eq!((end.ending, standing()), (Ending::Asked, before));
+    match begin(&Wishes::default()).expect("begin") {
+        Begun::Inside(mut branch) => {
+            stand_differently();
+            let mut child = Command::new("/bin/sleep").arg("60").spawn().expect("spawn");
+            branch.commit().expect_err("a child runs");
+            child.kill().expect("kill");
+            child.wait().expect("wait");
+            branch.rollback(b"")
+        }
+        Begun::Ended(end) => assert_eq!((end.ending, standing()), (Ending::Asked, before)),
+        Begun::Frozen(_) => panic!("frozen"),
+    }
+    committed(stand_differently);
+    let mut after = standing();
+    assert_eq!(
+        after,
+        [7, 1, 1, i64::from(libc::ADDR_NO_RANDOMIZE), 70_000, i64::from(libc::SCHED_BATCH), 0, 1]
+    );
+    // An ordinary user's process that nobody may look at cannot look at its own pages either, as a commit does.
+    // SAFETY: sets an attribute of this process.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) }, 0);
+    after[6] = 1;
+    // A clone does not inherit the subreaper's flag: the next branch has it all the same.
+    let mut inside = [0; 8];
+    committed(|| inside = standing());
+    assert_eq!((inside, standing()), (after, after));
+}
+
+fn another_identity_refuses_the_commit() {
+    let root = rustix::process::geteuid().is_root();
+    let mut refused = Vec::new();
+    if root {
+        refused.push(refusal(|| {
+            // SAFETY: changes the branch's own ids.
+            assert_eq!(unsafe { libc::setresgid(65_534, 65_534, 65_534) }, 0);
+            // SAFETY: as above.
+            assert_eq!(unsafe { libc::setresuid(65_534, 65_534, 65_534) }, 0);
+        }));
+        let groups = [1u32, 2, 3];
+        // SAFETY: the kernel reads three words.
+        refused.push(refusal(|| assert_eq!(unsafe { libc::setgroups(3, groups.as_ptr()) }, 0)));
+        // SAFETY: drops a capability from the branch's bounding set.
+        refused.push(refusal(|| assert_eq!(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, 5) }, 0)));
+        // SAFETY: asks for ids.
+        assert_eq!(unsafe { (libc::getuid(), libc::getgid(), libc::geteuid()) }, (0, 0, 0));
+        assert_eq!(refused[..2], [(Step::Identity, Identity::Ids as usize); 2]);
+        assert_eq!(refused.pop(), Some((Step::Identity, Identity::Capabilities as usize)));
+    }
+    let filtered = refusal(|| {
+        // SAFETY: the filter allows every call.
+        unsafe {
+            let mut allow = libc::sock_filter { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 };
+            let program = libc::sock_fprog { len: 1, filter: &raw mut allow };
+            assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+            assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, 2, &raw const program), 0);
+        }
+    });
+    assert_eq!(filtered, (Step::Identity, Identity::Filters as usize));
+}
+
+/// What the commit of a branch that does this is refused for.
+fn refusal(inside: impl FnOnce()) -> (Step, usize) {
+    let end = ended(&Wishes::default(), |branch| {
+        inside();
+        let refused = branch.commit().expect_err("refused").refusal;
+        branch.rollback(
+            &[(refused.step as u32).to_ne_bytes(), (refused.subject as u32).to_ne_bytes()].concat(),
+        );
+    });
+    let payload = end.payload.expect("handed over");
+    let number = |at: usize| u32::from_ne_bytes(payload[at..at + 4].try_into().expect("a word"));
+    let steps = [Step::Identity, Step::Group, Step::PendingSignal];
+    let step = steps.into_iter().find(|step| *step as u32 == number(0)).expect("one of these");
+    (step, number(4) as usize)
+}
+
+fn a_pending_signal_refuses_the_commit() {
+    let refused = refusal(|| {
+        // SAFETY: zero bytes are a set of no signals.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: blocks a signal of this thread's and raises it.
+        unsafe {
+            libc::sigaddset(&raw mut set, libc::SIGUSR1);
+            libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            libc::raise(libc::SIGUSR1);
+        }
+    });
+    assert_eq!(refused, (Step::PendingSignal, libc::SIGUSR1 as usize));
+}
+
+fn another_group_refuses_the_commit() {
+    let refused = refusal(|| {
+        let mut child = Command::new("/bin/sleep").arg("60").process_group(0).spawn().expect("spawn");
+        // SAFETY: moves the branch into its child's group.
+        let moved = unsafe { libc::setpgid(0, child.id() as libc::pid_t) };
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+        assert_eq!(moved, 0);
+    });
+    assert_eq!(refused, (Step::Group, 0));
 }
 
 fn deep_stacks_arrive() {

@@ -278,15 +278,43 @@ fn one_of(call: i64, leading: [usize; 3], keep: usize) -> Result<usize, Errno> {
     Ok(pair[keep] as usize)
 }
 
-/// Status and descriptor flags of a number in another process, from its `fdinfo`: flags and position.
-pub(crate) fn info(pid: i32, number: i32) -> Result<(i32, i64), Errno> {
+/// Opens what the kernel says about a number in a process.
+fn open_info(pid: i32, number: i32) -> raw::Answer {
     let mut path = [0u8; 64];
     let mut suffix = [0u8; 64];
     let suffix = proc_path(&mut suffix, b"/fdinfo/", number, b"");
-    let fd = raw::open(
-        proc_path(&mut path, b"/proc/", pid, &suffix[..suffix.len() - 1]),
-        libc::O_RDONLY | libc::O_CLOEXEC,
-    )?;
+    let path = proc_path(&mut path, b"/proc/", pid, &suffix[..suffix.len() - 1]);
+    raw::open(path, libc::O_RDONLY | libc::O_CLOEXEC)
+}
+
+/// All that the kernel says about a number in a process; what has no room is refused.
+pub(crate) fn read_info(pid: i32, number: i32, text: &mut [u8]) -> Result<&[u8], Errno> {
+    let fd = open_info(pid, number)?;
+    let mut held = 0;
+    let ended = loop {
+        match raw::read(fd, &mut text[held..]) {
+            Ok(0) if held == text.len() => break Err(Errno::OVERFLOW),
+            Ok(0) => break Ok(()),
+            Ok(got) => held += got,
+            Err(errno) => break Err(errno),
+        }
+    };
+    raw::close(fd)?;
+    ended.map(|()| &text[..held])
+}
+
+/// Flags and position of an open file, and whether there are locks on it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Info {
+    /// Status flags, `O_CLOEXEC` included.
+    pub(crate) flags: i32,
+    pub(crate) position: i64,
+    pub(crate) is_locked: bool,
+}
+
+/// Reads that of a number in a process.
+pub(crate) fn info(pid: i32, number: i32) -> Result<Info, Errno> {
+    let fd = open_info(pid, number)?;
     let mut text = [0u8; 256];
     let got = raw::read(fd, &mut text);
     raw::close(fd)?;
@@ -302,7 +330,8 @@ pub(crate) fn info(pid: i32, number: i32) -> Result<(i32, i64), Errno> {
     };
     let position = field(b"pos:", 10).ok_or(Errno::PROTO)?;
     let flags = field(b"flags:", 8).ok_or(Errno::PROTO)?;
-    Ok((flags as i32, position))
+    let is_locked = text.windows(6).any(|window| window == b"\nlock:");
+    Ok(Info { flags: flags as i32, position, is_locked })
 }
 
 /// Status flags (`O_CLOEXEC` included) and offset of one of this process's descriptors; 0 where there is no offset.
@@ -404,7 +433,7 @@ mod tests {
         use std::{io::Seek, os::fd::AsRawFd};
         let mut file = tempfile();
         file.seek(std::io::SeekFrom::Start(5)).unwrap();
-        let (flags, position) = info(std::process::id() as i32, file.as_raw_fd()).unwrap();
+        let Info { flags, position, .. } = info(std::process::id() as i32, file.as_raw_fd()).unwrap();
         assert_eq!(position, 5);
         assert_ne!(flags & libc::O_CLOEXEC, 0);
     }

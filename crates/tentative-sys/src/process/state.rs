@@ -4,6 +4,12 @@ use crate::raw;
 
 const LIMITS: usize = 16;
 const NAME: usize = 16;
+/// As many processors as the kernel can be built for.
+const CPU_WORDS: usize = 8192 / 64;
+/// IOPRIO_WHO_PROCESS.
+const IO_PRIORITY_OF_PROCESS: usize = 1;
+/// What personality(2) is given to be asked.
+const ASK: usize = 0xffff_ffff;
 
 /// Attributes that a commit carries over, and those that it must find unchanged.
 #[repr(C)]
@@ -12,9 +18,38 @@ pub(crate) struct ProcessState {
     pub(crate) umask: u32,
     pub(crate) limits: [[u64; 2]; LIMITS],
     pub(crate) name: [u8; NAME],
-    /// Real, effective and saved user and group ids.
-    pub(crate) ids: [u32; 6],
-    pub(crate) no_new_privileges: u32,
+    pub(crate) standing: Standing,
+    /// Whether others of the same user may look at its memory.
+    pub(crate) dumpable: usize,
+    pub(crate) powers: Powers,
+}
+
+/// How a process stands among others; each of them is its own to change.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// As getpriority(2) has it: 20 less the nice value.
+    priority: usize,
+    /// Policy and its priority.
+    scheduler: [i32; 2],
+    io_priority: usize,
+    timer_slack: usize,
+    personality: usize,
+    pub(crate) subreaper: i32,
+    /// Bytes of the mask that the kernel has.
+    affinity_len: usize,
+    affinity: [u64; CPU_WORDS],
+}
+
+/// What a process may do, as far as a clone can be told by it from the one that it was.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Powers {
+    /// Effective, permitted and inheritable capabilities, the low words first.
+    capabilities: [u32; 6],
+    securebits: usize,
+    /// Whether no program that it executes gives it more; it is not part of the comparison.
+    pub(crate) no_new_privileges: usize,
 }
 
 fn limit(which: usize, new: Option<&[u64; 2]>) -> [u64; 2] {
@@ -90,14 +125,12 @@ impl ProcessState {
         // SAFETY: the kernel writes 16 bytes.
         let _cannot_fail =
             unsafe { raw::syscall(libc::SYS_prctl, [libc::PR_GET_NAME as usize, name, 0, 0, 0, 0]) };
-        for (index, call) in [libc::SYS_getresuid, libc::SYS_getresgid].into_iter().enumerate() {
-            let base = self.ids[3 * index..].as_mut_ptr() as usize;
-            // SAFETY: the kernel writes three words.
-            let _cannot_fail = unsafe { raw::syscall(call, [base, base + 4, base + 8, 0, 0, 0]) };
-        }
+        self.standing.capture_into();
+        self.dumpable = dumpable();
+        self.powers = Powers::of_caller();
     }
 
-    /// Makes the calling process's attributes these, where they differ; ids are compared elsewhere.
+    /// Makes the calling process's attributes these, where they differ.
     pub(crate) fn apply(&self) {
         let _cannot_fail = raw::umask(self.umask as usize);
         for (which, wanted) in self.limits.iter().enumerate() {
@@ -109,5 +142,123 @@ impl ProcessState {
         // SAFETY: the kernel reads a NUL-terminated name of at most 16 bytes.
         let _cannot_fail =
             unsafe { raw::syscall(libc::SYS_prctl, [libc::PR_SET_NAME as usize, name, 0, 0, 0, 0]) };
+        self.standing.apply();
+        if dumpable() != self.dumpable {
+            set_dumpable(self.dumpable);
+        }
+    }
+}
+
+fn prctl(option: i32, argument: usize) -> raw::Answer {
+    // SAFETY: the options used here take a number, or a word that the caller makes and the kernel writes.
+    unsafe { raw::syscall(libc::SYS_prctl, [option as usize, argument, 0, 0, 0, 0]) }
+}
+
+/// A call about the calling process that takes numbers only.
+fn about_self(call: i64, arguments: [usize; 3]) -> raw::Answer {
+    let [a, b, c] = arguments;
+    // SAFETY: none of the calls used here takes an address.
+    unsafe { raw::syscall(call, [a, b, c, 0, 0, 0]) }
+}
+
+/// Whether others of the same user may look at the calling process's memory.
+pub(crate) fn dumpable() -> usize {
+    prctl(libc::PR_GET_DUMPABLE, 0).unwrap_or(1)
+}
+
+/// Sets that.
+pub(crate) fn set_dumpable(value: usize) {
+    let _not_what_only_the_kernel_sets = prctl(libc::PR_SET_DUMPABLE, value);
+}
+
+/// Whether orphans among the calling process's descendants become its children.
+pub(crate) fn subreaper() -> i32 {
+    let mut flag = 0i32;
+    let _cannot_fail = prctl(libc::PR_GET_CHILD_SUBREAPER, (&raw mut flag) as usize);
+    flag
+}
+
+/// Sets that, which a clone does not inherit.
+pub(crate) fn set_subreaper(flag: i32) {
+    let _cannot_fail = prctl(libc::PR_SET_CHILD_SUBREAPER, flag as usize);
+}
+
+impl Standing {
+    fn capture_into(&mut self) {
+        self.priority = about_self(libc::SYS_getpriority, [0; 3]).unwrap_or(0);
+        let policy = about_self(libc::SYS_sched_getscheduler, [0; 3]).unwrap_or(0) as i32;
+        let mut priority = 0i32;
+        // SAFETY: the kernel writes one `struct sched_param`, which is a word.
+        let _cannot_fail =
+            unsafe { raw::syscall(libc::SYS_sched_getparam, [0, (&raw mut priority) as usize, 0, 0, 0, 0]) };
+        self.scheduler = [policy, priority];
+        self.io_priority = about_self(libc::SYS_ioprio_get, [IO_PRIORITY_OF_PROCESS, 0, 0]).unwrap_or(0);
+        self.timer_slack = prctl(libc::PR_GET_TIMERSLACK, 0).unwrap_or(0);
+        self.personality = about_self(libc::SYS_personality, [ASK, 0, 0]).unwrap_or(0);
+        self.subreaper = subreaper();
+        let arguments = [0, size_of_val(&self.affinity), self.affinity.as_mut_ptr() as usize, 0, 0, 0];
+        // SAFETY: the kernel writes at most the mask's length.
+        self.affinity_len = unsafe { raw::syscall(libc::SYS_sched_getaffinity, arguments) }.unwrap_or(0);
+    }
+
+    /// Makes the calling process stand like this. What a process may ask for itself its clone could; so it may, too.
+    fn apply(&self) {
+        let mut now = *self;
+        now.capture_into();
+        if now.affinity != self.affinity {
+            let arguments = [0, self.affinity_len, self.affinity.as_ptr() as usize, 0, 0, 0];
+            // SAFETY: the kernel reads that many bytes, which it wrote before.
+            let _allowed = unsafe { raw::syscall(libc::SYS_sched_setaffinity, arguments) };
+        }
+        if now.scheduler != self.scheduler {
+            let [policy, priority] = self.scheduler;
+            let arguments = [0, policy as usize, (&raw const priority) as usize, 0, 0, 0];
+            // SAFETY: the kernel reads one `struct sched_param`, which is a word.
+            let _allowed = unsafe { raw::syscall(libc::SYS_sched_setscheduler, arguments) };
+        }
+        if now.priority != self.priority {
+            let nice = 20usize.wrapping_sub(self.priority);
+            let _allowed = about_self(libc::SYS_setpriority, [0, 0, nice]);
+        }
+        if now.io_priority != self.io_priority {
+            let arguments = [IO_PRIORITY_OF_PROCESS, 0, self.io_priority];
+            let _allowed = about_self(libc::SYS_ioprio_set, arguments);
+        }
+        if now.timer_slack != self.timer_slack {
+            let _cannot_fail = prctl(libc::PR_SET_TIMERSLACK, self.timer_slack);
+        }
+        if now.personality != self.personality {
+            let _cannot_fail = about_self(libc::SYS_personality, [self.personality, 0, 0]);
+        }
+        if now.subreaper != self.subreaper {
+            set_subreaper(self.subreaper);
+        }
+    }
+}
+
+/// Renounces for ever what executed programs could give.
+pub(crate) fn renounce_new_privileges() {
+    let _cannot_fail = prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
+}
+
+impl Powers {
+    /// The calling process's.
+    pub(crate) fn of_caller() -> Powers {
+        const VERSION_3: u32 = 0x2008_0522;
+        let header = [VERSION_3, 0];
+        let mut capabilities = [0u32; 6];
+        let arguments = [(&raw const header) as usize, (&raw mut capabilities) as usize, 0, 0, 0, 0];
+        // SAFETY: the kernel reads a header of two words and writes, for this version, two data of three words each.
+        let _cannot_fail = unsafe { raw::syscall(libc::SYS_capget, arguments) };
+        Powers {
+            capabilities,
+            securebits: prctl(libc::PR_GET_SECUREBITS, 0).unwrap_or(0),
+            no_new_privileges: prctl(libc::PR_GET_NO_NEW_PRIVS, 0).unwrap_or(0),
+        }
+    }
+
+    /// Whether the calling process could do now what it could do then, itself.
+    pub(crate) fn are_those_of(&self, then: &Powers) -> bool {
+        (self.capabilities, self.securebits) == (then.capabilities, then.securebits)
     }
 }

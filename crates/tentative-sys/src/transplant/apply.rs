@@ -12,13 +12,17 @@ use super::{
     control::{Control, Filing, MAX_VMAS, Refusal, Step, WORDS, arrival},
     copies, descriptors, stage,
     stage::EditKind,
+    standing,
     talk::{self, Message, op},
     wait,
 };
 use crate::{
     arch, crash,
     memory::PAGE,
-    process::{descriptors as fds, state::AllNumbers},
+    process::{
+        descriptors as fds,
+        state::{AllNumbers, renounce_new_privileges},
+    },
     raw,
     threads::state::set_mask,
 };
@@ -160,8 +164,8 @@ pub(super) fn open_committed(
     }
 }
 
-/// What a commit refuses: threads and children of the branch, other user ids.
-fn check_branch(control: &Control) -> Result<(), Refusal> {
+/// What a commit refuses: threads and children of the branch, and one that is somebody else by now.
+fn check_branch(control: &mut Control) -> Result<(), Refusal> {
     let refuse = |step, subject| Err(Refusal { step, errno: 0, subject });
     let pid = control.origin.branch;
     let mut path = [0; 64];
@@ -176,12 +180,7 @@ fn check_branch(control: &Control) -> Result<(), Refusal> {
     if let Some(child) = first_child(pid) {
         return refuse(Step::Children, child);
     }
-    let mut own = control.origin.request.process;
-    own.capture_into();
-    if own.ids != control.origin.request.process.ids && entry_of(control).is_none() {
-        return refuse(Step::Identity, control.origin.request.process.ids[1] as usize);
-    }
-    Ok(())
+    standing::check(control)
 }
 
 /// A child of the branch, running or not waited for.
@@ -232,7 +231,12 @@ fn go_over(control: &mut Control) -> ! {
     wait::release(control);
     descriptors::apply(control);
     control.origin.request.process.apply();
+    let request = &control.origin.request;
+    if request.process.powers.no_new_privileges != request.began.no_new_privileges {
+        renounce_new_privileges();
+    }
     wait::raise_missed_child_signal();
+    standing::raise_missed(control);
     crash::point("apply.end");
     set_mask(control.origin.request.threads.mask);
     // SAFETY: the origin's memory is the branch's now, the stack of this context included.

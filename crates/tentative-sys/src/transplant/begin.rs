@@ -11,7 +11,9 @@ use super::{
     wait,
 };
 use crate::{
-    arch, crash, raw,
+    arch, crash,
+    process::state::{dumpable, set_dumpable, subreaper},
+    raw,
     threads::state::{action, set_mask, timer},
 };
 
@@ -56,8 +58,6 @@ pub(super) fn prepare(control: *mut Control, wishes: &Wishes<'_>) {
     let pointer = (&raw mut tid_address) as usize;
     // SAFETY: the kernel writes one word.
     let _none_without = unsafe { raw::syscall(libc::SYS_prctl, [get_tid_address, pointer, 0, 0, 0, 0]) };
-    // SAFETY: reads an attribute.
-    let dumpable = unsafe { raw::syscall(libc::SYS_prctl, [libc::PR_GET_DUMPABLE as usize, 0, 0, 0, 0, 0]) };
     control.plan = Plan {
         timeout_ms: wishes.timeout.map_or(0, |limit| (limit.as_millis() as u64).max(1)),
         memory_limit: wishes.memory_limit.unwrap_or(0),
@@ -72,7 +72,8 @@ pub(super) fn prepare(control: *mut Control, wishes: &Wishes<'_>) {
         robust_len,
         tid_address,
         saved_mask: 0,
-        dumpable: dumpable.unwrap_or(1),
+        dumpable: dumpable(),
+        subreaper: subreaper(),
         pid: raw::getpid().unwrap_or(0) as i32,
         child_action: action(libc::SIGCHLD as usize),
         timers: [timer(0), timer(1), timer(2)],
@@ -202,10 +203,7 @@ fn clone_through_helper(control: &mut Control) -> raw::Answer {
 
 /// Lets the origin read the branch again: entering a user namespace took that away.
 pub(super) fn restore_dumpable(control: &Control) {
-    let dumpable = control.plan.dumpable;
-    // SAFETY: sets an attribute to what it was.
-    let _cannot_fail =
-        unsafe { raw::syscall(libc::SYS_prctl, [libc::PR_SET_DUMPABLE as usize, dumpable, 0, 0, 0, 0]) };
+    set_dumpable(control.plan.dumpable);
 }
 
 /// The helper: it shares the origin's memory while the origin sleeps, has its own copy of the descriptors, and may

@@ -18,11 +18,14 @@ use crate::{
     },
     process::{
         descriptors::{Inherited, replace_inherited},
-        state::{AllNumbers, set_limit, set_soft_limit, soft_limit},
+        state::{AllNumbers, Powers, set_dumpable, set_limit, set_soft_limit, set_subreaper, soft_limit},
     },
     raw,
     threads::state::{Action, set_action, set_mask, set_timer},
 };
+
+/// What PR_SET_DUMPABLE is given so that others of the same user may look at a process's memory.
+const READABLE: usize = 1;
 
 /// The new process's first acts; continues where `begin` was called.
 pub(super) fn start(control: &mut Control) -> ! {
@@ -39,6 +42,10 @@ pub(super) fn start(control: &mut Control) -> ! {
         }
     }
     limit_memory(control);
+    if control.plan.subreaper != 0 {
+        set_subreaper(control.plan.subreaper);
+    }
+    control.request.began = Powers::of_caller();
     control.request.marks = -1;
     if control.plan.use_marks {
         arm(control);
@@ -239,6 +246,11 @@ fn freeze(control: &mut Control, kind: u32) -> u64 {
         [0; 2]
     };
     capture(&mut control.request, mask);
+    let dumpable = control.request.process.dumpable;
+    if dumpable != READABLE {
+        // The origin has to read this process, for as long as it is stopped here.
+        set_dumpable(READABLE);
+    }
     // The origin trusts the request once the process is stopped, so it is written last.
     core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
     control.request.kind = kind;
@@ -253,6 +265,9 @@ fn freeze(control: &mut Control, kind: u32) -> u64 {
         }
     };
     control.request.kind = ask::NOTHING;
+    if dumpable != READABLE {
+        set_dumpable(dumpable);
+    }
     if limited {
         set_limit(libc::RLIMIT_AS as usize, &address_limit);
     }

@@ -12,12 +12,13 @@ use crate::{
     arch::Context,
     memory::{PAGE, maps::Vma},
     process::descriptors::{FdOp, MAX_FDS},
-    process::state::ProcessState,
+    process::state::{Powers, ProcessState},
     raw,
     threads::state::{Action, IntervalTimer, ThreadState},
     transplant::{
         copies::WriteBack,
         fetch::Job,
+        locks::{Done, MAX_LOCKS},
         stage::{Edit, Run},
     },
 };
@@ -61,6 +62,8 @@ pub(crate) struct Request {
     pub(crate) marks: i32,
     pub(crate) threads: ThreadState,
     pub(crate) process: ProcessState,
+    /// What it might do when its code began.
+    pub(crate) began: Powers,
 }
 
 /// Kinds of requests.
@@ -120,6 +123,8 @@ pub enum Step {
     SharedMapping,
     /// Fetching a descriptor.
     Descriptor,
+    /// Taking a lock on a file; the subject is its descriptor.
+    Lock,
     /// Making ready to write a deleted file; the subject is its descriptor.
     DeletedFile,
     /// Moving the program break.
@@ -128,8 +133,12 @@ pub enum Step {
     Threads,
     /// Children of the branch.
     Children,
-    /// User or group ids differ from those at begin.
+    /// Who the branch is differs from who the origin is; the subject says in what.
     Identity,
+    /// The branch has left its process group or session.
+    Group,
+    /// A signal waits until the branch lets it through; the subject is its number.
+    PendingSignal,
     /// The working directory cannot be reached.
     Directory,
     /// The monitor refused or is gone.
@@ -198,6 +207,7 @@ pub(crate) struct Plan {
     pub(crate) tid_address: usize,
     pub(crate) saved_mask: u64,
     pub(crate) dumpable: usize,
+    pub(crate) subreaper: i32,
     pub(crate) pid: i32,
     /// What the origin does with SIGCHLD, and its interval timers.
     pub(crate) child_action: Action,
@@ -256,7 +266,11 @@ pub(crate) struct Origin {
     /// Above every number of the program's.
     pub(crate) fd_base: usize,
     pub(crate) copy_count: usize,
+    pub(crate) locked_count: usize,
+    pub(crate) lock_count: usize,
     pub(crate) directory: i32,
+    /// Signals that came for the branch while it was stopped.
+    pub(crate) missed_signals: u64,
     pub(crate) scratch_from: usize,
     pub(crate) scratch_to: usize,
     pub(crate) old_break: usize,
@@ -288,6 +302,9 @@ pub(crate) struct Control {
     pub(crate) jobs: [Job; MAX_RUNS],
     pub(crate) fds: [FdOp; MAX_FDS],
     pub(crate) write_backs: [WriteBack; MAX_FDS],
+    /// Which of the descriptors have locks, and what was done about them.
+    pub(crate) locked: [u32; MAX_LOCKS],
+    pub(crate) locks: [Done; MAX_LOCKS],
     /// In the branch's copy: what it installed at the inherited numbers, by inode.
     pub(crate) installed: [u64; MAX_FDS],
 }
@@ -298,6 +315,14 @@ pub(crate) const SIZE: usize = size_of::<Control>();
 /// Owner of a control area's mapping.
 #[derive(Debug)]
 pub(crate) struct Area(NonNull<Control>);
+
+// SAFETY: the mapping belongs to the process and not to a thread. What leads into it is used by the thread that began
+// alone, on whose stacks the contexts in it were saved: a branch's handle checks that first (`Place`), and a frozen one's
+// methods take it by value in the origin, which has one thread. Unmapping it is any thread's right.
+unsafe impl Send for Area {}
+// SAFETY: as above: by a shared reference only the write-protection descriptor's number is read, which is written before
+// the branch's code runs.
+unsafe impl Sync for Area {}
 
 impl Area {
     /// Maps a control area with an inaccessible page on either side, so that it merges with no neighbour.

@@ -15,7 +15,9 @@ use super::{
 use crate::{
     process::{
         copies::{PrivateCopy, Stamp},
-        descriptors::{FdOp, differ_settably, flags_to_reopen, info, is_same_open_file, proc_path, stamp},
+        descriptors::{
+            FdOp, differ_settably, flags_to_reopen, identity, info, is_same_open_file, proc_path, stamp,
+        },
     },
     raw,
 };
@@ -111,7 +113,7 @@ pub(super) fn fetch(
         let source = raw::open(path, flags | libc::O_CLOEXEC)?;
         return Ok(FdOp { source: high(control, source)?, ..wanted });
     }
-    let (before, _) = info(own as i32, copy.number)?;
+    let before = info(own as i32, copy.number)?.flags;
     let status = if differ_settably(before, flags) { flags } else { -1 };
     // Others may read on in the origin's open file; where the branch did not move, they decide.
     let stayed = wanted.offset == copy.offset && !control.origin.ran;
@@ -121,6 +123,12 @@ pub(super) fn fetch(
     }
     let source = fresh_number(control, copy.number as usize)?;
     Ok(FdOp { source, offset, status, ..wanted })
+}
+
+/// Whether applying closes a descriptor on a file with this device, inode and mode.
+pub(super) fn closes(control: &Control, file: (u64, u64, u32)) -> bool {
+    let written = &control.write_backs[..control.origin.copy_count];
+    written.iter().any(|it| [it.target, it.source].iter().any(|fd| identity(*fd as usize) == Ok(file)))
 }
 
 /// Notes which of the origin's files are to be written, opens them and reserves their room.
@@ -202,7 +210,7 @@ fn open_target(control: &Control, number: i32) -> Result<i32, Errno> {
         Ok(fd) => high(control, fd),
         Err(errno) => {
             // Its permissions have changed since; the open file itself may still do.
-            let (flags, _) = info(raw::getpid()? as i32, number)?;
+            let flags = info(raw::getpid()? as i32, number)?.flags;
             if flags & (libc::O_ACCMODE | libc::O_APPEND) != libc::O_RDWR {
                 return Err(errno);
             }

@@ -8,12 +8,12 @@ use super::{
     Entry, apply,
     begin::entry_of,
     control::{Control, Refusal, Step},
-    copies, fetch,
+    copies, fetch, locks, wait,
 };
 use crate::{
     process::descriptors::{
-        self as fds, FdOp, Inherit, Inherited, KCMP_FILE, differ_settably, flags_to_reopen, identity, info,
-        is_same_open_file, proc_path,
+        self as fds, FdOp, Info, Inherit, Inherited, KCMP_FILE, differ_settably, flags_to_reopen, identity,
+        info, is_same_open_file, proc_path,
     },
     raw,
 };
@@ -29,6 +29,7 @@ fn failed(number: i32) -> impl Fn(Errno) -> Refusal {
 /// must all find room: the caller allows for all numbers.
 pub(super) fn stage(control: &mut Control) -> Result<(), Refusal> {
     (control.origin.fd_count, control.origin.copy_count) = (0, 0);
+    (control.origin.locked_count, control.origin.lock_count) = (0, 0);
     let branch = control.origin.branch;
     let mut path = [0; 64];
     let branch_fds = proc_path(&mut path, b"/proc/", branch, b"/fd");
@@ -49,7 +50,8 @@ pub(super) fn stage(control: &mut Control) -> Result<(), Refusal> {
         };
     }
     copies::stage(control)?;
-    stage_directory(control)
+    stage_directory(control)?;
+    locks::stage(control)
 }
 
 fn push(control: &mut Control, operation: FdOp) -> Result<(), Errno> {
@@ -68,15 +70,7 @@ fn is_ours(control: &Control, number: i32) -> bool {
 
 /// What the program had open and the branch has closed.
 fn stage_closes(control: &mut Control, kept: usize) -> Result<(), Errno> {
-    let origin = control.origin;
-    let own = [
-        origin.pidfd,
-        origin.signalfd,
-        origin.terminal,
-        origin.own_pagemap,
-        origin.branch_pagemap,
-        origin.directory,
-    ];
+    let own = wait::descriptors(control).map(|fd| *fd);
     fds::each_descriptor(|number| {
         let known = control.fds[..kept].iter().any(|operation| operation.number == number);
         if known || own.contains(&number) || is_ours(control, number) {
@@ -90,7 +84,10 @@ fn stage_closes(control: &mut Control, kept: usize) -> Result<(), Errno> {
 fn fetch(control: &mut Control, index: usize) -> Result<FdOp, Errno> {
     let number = control.fds[index].number;
     let branch = control.origin.branch;
-    let (flags, position) = info(branch, number)?;
+    let Info { flags, position, is_locked } = info(branch, number)?;
+    if is_locked {
+        locks::note(control, index)?;
+    }
     let cloexec = flags & libc::O_CLOEXEC != 0;
     let keep = FdOp::keep(number, cloexec);
     let own = raw::getpid()?;
@@ -285,6 +282,7 @@ pub(super) fn apply(control: &Control) {
 
 /// Closes what staging fetched.
 pub(super) fn abandon(control: &mut Control) {
+    locks::abandon(control);
     fds::release(&control.fds[..control.origin.fd_count]);
     control.origin.fd_count = 0;
     copies::abandon(control);

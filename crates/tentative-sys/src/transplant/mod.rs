@@ -15,8 +15,11 @@ mod control;
 mod copies;
 mod descriptors;
 mod fetch;
+mod locks;
 mod maps_of;
+mod place;
 pub(crate) mod stage;
+mod standing;
 pub mod talk;
 mod wait;
 
@@ -26,7 +29,9 @@ use std::{os::fd::RawFd, time::Duration};
 pub(crate) use begin::count_threads;
 use control::{Area, arrival};
 pub use control::{Counts, Ending, Refusal, Step};
+pub use place::{Elsewhere, Place};
 use rustix::io::Errno;
+pub use standing::Identity;
 
 use crate::{
     arch::{self, Context},
@@ -140,6 +145,7 @@ pub enum Begun {
 #[derive(Debug)]
 pub struct Branch {
     area: Area,
+    place: Place,
 }
 
 /// The origin's handle on a branch that asks for its commit.
@@ -207,7 +213,7 @@ pub fn begin(wishes: &Wishes<'_>) -> Result<Begun, BeginError> {
     // branch has ended or failed to start or is frozen, after which it resumes other contexts only.
     let value = unsafe { arch::call_on_stack(context, stack, begin::origin_main, control.cast()) };
     match value {
-        arrival::INSIDE => Ok(Begun::Inside(Branch { area })),
+        arrival::INSIDE => Ok(Begun::Inside(Branch { area, place: Place::enter() })),
         arrival::FROZEN => Ok(Begun::Frozen(Frozen { area })),
         arrival::ENDED => Ok(Begun::Ended(begin::ended(&area))),
         _ => Err(begin::failure(&area)),
@@ -232,7 +238,11 @@ impl Branch {
     ///
     /// # Errors
     /// The refusal; the caller is still the branch and goes on.
+    ///
+    /// # Panics
+    /// If the caller is not the branch, like every method here that asks the origin for something.
     pub fn commit(&mut self) -> Result<Committed, Refused> {
+        self.place.require();
         let control = self.area.pointer();
         // SAFETY: the area is mapped, a place in it may be taken.
         let context = unsafe { &raw mut (*control).commit };
@@ -241,6 +251,7 @@ impl Branch {
         // SAFETY: resumed once: in the origin after the transplant, or in the branch after a refusal.
         let value = unsafe { arch::call_on_stack(context, stack, branch::freeze_for_commit, control.cast()) };
         if value == arrival::COMMITTED {
+            Place::leave();
             // SAFETY: in the origin its own area holds the outcome, and nothing else refers to it.
             let origin = unsafe { &mut (*control).origin };
             let departed = Departed(core::mem::take(&mut origin.branch));
@@ -253,6 +264,7 @@ impl Branch {
 
     /// Counts what the branch has changed in memory so far.
     pub fn measure(&mut self) -> Counts {
+        self.place.require();
         let control = self.area.pointer();
         // SAFETY: the area is mapped, and this is the branch's own copy.
         branch::measure(unsafe { &mut *control })
@@ -260,6 +272,7 @@ impl Branch {
 
     /// Fetches what the monitor has found so far, a JSON document; empty without a monitor.
     pub fn look(&mut self) -> Vec<u8> {
+        self.place.require();
         let control = self.area.pointer();
         let mut room = vec![0; 64 << 10];
         loop {
@@ -282,9 +295,16 @@ impl Branch {
 
     /// Ends the branch; the origin gets the payload.
     pub fn rollback(&mut self, payload: &[u8]) -> ! {
+        self.place.require();
         let control = self.area.pointer();
         // SAFETY: the area is mapped, and this is the branch's own copy.
         branch::roll_back(unsafe { &mut *control }, payload)
+    }
+
+    /// Where the branch's code runs: there alone may it be asked to do something.
+    #[must_use]
+    pub const fn place(&self) -> Place {
+        self.place
     }
 
     /// The descriptor that holds the write-protection marks, where there is one; it is not the program's.

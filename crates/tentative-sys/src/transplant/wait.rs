@@ -84,7 +84,10 @@ pub(super) fn prepare(control: &mut Control) -> Result<(), Errno> {
             set_timer(which, &IntervalTimer::default());
         }
     }
-    let _already_done_there = raw::setpgid(branch as usize, branch as usize);
+    // It does that first of all. If it has, its code may have moved on since, and is not taken back.
+    if raw::getpgid(branch as usize) == raw::getpgid(0) {
+        let _already_done_there = raw::setpgid(branch as usize, branch as usize);
+    }
     hand_terminal_over(control);
     if let Some(entry) = entry_of(control) {
         let mut message = talk::Message::of(talk::op::RUNNING);
@@ -360,18 +363,23 @@ pub(super) fn end_branch(control: &mut Control) {
     }
 }
 
-/// Closes what waiting needed.
-pub(super) fn release(control: &mut Control) {
-    take_terminal_back(control);
+/// The descriptors that waiting and staging need; -1 for one that is not open.
+pub(super) fn descriptors(control: &mut Control) -> [&mut i32; 6] {
     let origin = &mut control.origin;
-    for fd in [
+    [
         &mut origin.pidfd,
         &mut origin.signalfd,
         &mut origin.terminal,
         &mut origin.own_pagemap,
         &mut origin.branch_pagemap,
         &mut origin.directory,
-    ] {
+    ]
+}
+
+/// Closes what waiting needed.
+pub(super) fn release(control: &mut Control) {
+    take_terminal_back(control);
+    for fd in descriptors(control) {
         if *fd >= 0 {
             let _own = raw::close(*fd as usize);
             *fd = -1;

@@ -9,6 +9,7 @@ mod files;
 mod keeper;
 pub mod protocol;
 mod session;
+mod sockets;
 
 use std::os::fd::OwnedFd;
 

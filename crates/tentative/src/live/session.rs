@@ -24,6 +24,7 @@ use tentative_sys::{
 use super::{
     files::{Files, FilesError, Refused},
     protocol::{self, Findings, Offer, Ready, Start, Take},
+    sockets,
 };
 use crate::{
     containment::Gap,
@@ -327,12 +328,13 @@ impl Session {
         Ok(())
     }
 
-    /// Refuses while others run inside, then stages the files.
+    /// Refuses while others run inside or the branch holds what ends with the sandbox, then stages the files.
     fn stage(&mut self) -> Result<(), Refused> {
         crash::point("session.stage");
-        let others = self.others_after_a_moment()?;
-        if !others.is_empty() {
-            return Err(Refused::Words(others));
+        let mut reasons = self.others_after_a_moment()?;
+        reasons.extend(self.sockets());
+        if !reasons.is_empty() {
+            return Err(Refused::Words(reasons));
         }
         self.look();
         let staged = self.files.stage(self.start.pid);
@@ -378,6 +380,16 @@ impl Session {
         let inside = sandbox.processes().unwrap_or_default();
         let others = inside.into_iter().filter(|pid| *pid != self.start.pid);
         others.filter_map(|pid| describe(sandbox, pid)).collect()
+    }
+
+    /// Sockets of the branch's that nobody could reach when the sandbox's network is gone, in words.
+    fn sockets(&self) -> Vec<String> {
+        match &self.sandbox {
+            Some(sandbox) if !self.take.without.contains(Layer::World) => {
+                sockets::left_inside(self.branch, sandbox.init_pid().as_raw_nonzero().get())
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn look(&mut self) {

@@ -1,10 +1,14 @@
 //! Why a transaction could not begin, and why a commit was refused.
 
-use std::{io, os::fd::RawFd};
+use std::{
+    io,
+    os::fd::RawFd,
+    path::{Path, PathBuf},
+};
 
 use tentative_sys::{
     process::descriptors::Inherited,
-    transplant::{self, BeginStep, Step},
+    transplant::{self, BeginStep, Elsewhere, Identity, Step},
 };
 
 use crate::{
@@ -61,7 +65,7 @@ pub enum BeginError {
     #[error("cannot start the monitor {}: {source}", executable.display())]
     Monitor {
         /// Its executable.
-        executable: std::path::PathBuf,
+        executable: PathBuf,
         /// Why.
         source: rustix::io::Errno,
     },
@@ -194,6 +198,9 @@ impl BeginError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
+    /// The caller is not the branch.
+    #[error("{0}")]
+    Elsewhere(Elsewhere),
     /// Other threads of the branch run.
     #[error("{}", running(*threads))]
     Threads {
@@ -206,9 +213,18 @@ pub enum Refusal {
         /// Its process id, as the origin numbers it.
         pid: usize,
     },
-    /// The branch changed its user or group ids.
-    #[error("the branch changed its user or group ids, which the origin cannot take over")]
-    Identity,
+    /// The branch is not who the origin is any more.
+    #[error("{}", identity(*.0))]
+    Identity(Identity),
+    /// The branch has left its process group or session.
+    #[error("the branch has moved to another process group or session, where the origin cannot follow")]
+    Group,
+    /// A signal that the branch blocks has come and waits.
+    #[error("signal {number} is pending and blocked; let it through, or take it, before the commit")]
+    PendingSignal {
+        /// Its number.
+        number: usize,
+    },
     /// A shared mapping that cannot be made in the origin.
     #[error("the shared memory at {address:#x} cannot be mapped in the origin")]
     SharedMapping {
@@ -220,6 +236,20 @@ pub enum Refusal {
     Descriptor {
         /// Its number.
         number: usize,
+        /// What the kernel said.
+        errno: rustix::io::Errno,
+    },
+    /// A lock on a file that the origin cannot take.
+    #[error(
+        "the lock on {} (descriptor {number}) {}",
+        path.as_deref().unwrap_or(Path::new("a file")).display(),
+        locking(*errno)
+    )]
+    Lock {
+        /// The descriptor's number.
+        number: usize,
+        /// Its file, where it has a name.
+        path: Option<PathBuf>,
         /// What the kernel said.
         errno: rustix::io::Errno,
     },
@@ -310,9 +340,16 @@ impl From<transplant::Refused> for CommitRefused {
         let reasons = match refused.refusal.step {
             Step::Threads => vec![Refusal::Threads { threads: subject }],
             Step::Children => vec![Refusal::Children { pid: subject }],
-            Step::Identity => vec![Refusal::Identity],
+            Step::Identity => vec![Refusal::Identity(Identity::of_subject(subject))],
+            Step::Group => vec![Refusal::Group],
+            Step::PendingSignal => vec![Refusal::PendingSignal { number: subject }],
             Step::SharedMapping => vec![Refusal::SharedMapping { address: subject }],
             Step::Descriptor => vec![Refusal::Descriptor { number: subject, errno }],
+            Step::Lock => {
+                // Whoever is refused has it still.
+                let path = std::fs::read_link(format!("/proc/self/fd/{subject}")).ok();
+                vec![Refusal::Lock { number: subject, path, errno }]
+            }
             Step::DeletedFile if errno == rustix::io::Errno::STALE => {
                 vec![Refusal::DeletedFileChanged { number: subject }]
             }
@@ -334,6 +371,26 @@ fn running(threads: usize) -> String {
         0 => "the other threads cannot be counted".to_owned(),
         1 => "1 other thread runs; join it before the commit".to_owned(),
         others => format!("{others} other threads run; join them before the commit"),
+    }
+}
+
+fn locking(errno: rustix::io::Errno) -> String {
+    match errno {
+        rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS => {
+            "is held by somebody else outside; let it go before the commit, or try again later".to_owned()
+        }
+        rustix::io::Errno::NOTSUP => {
+            "cannot be taken again in the interpreter that waits; let it go before the commit".to_owned()
+        }
+        errno => format!("cannot be taken outside: {errno}"),
+    }
+}
+
+const fn identity(what: Identity) -> &'static str {
+    match what {
+        Identity::Ids => "the branch has other user or group ids, which the origin cannot take over",
+        Identity::Capabilities => "the branch has other capabilities, which the origin cannot take over",
+        Identity::Filters => "the branch has filtered its system calls, which the origin cannot take over",
     }
 }
 

@@ -28,7 +28,7 @@ pub use error::{BeginError, CommitRefused, Refusal};
 use link::{Asked, Session};
 use own::Own;
 pub use report::{Cause, MemoryChanges, Report};
-pub use tentative_sys::transplant::Departed;
+pub use tentative_sys::transplant::{Departed, Elsewhere, Identity, Place};
 use tentative_sys::{
     kin::Namespaces,
     process::offsets::Offsets,
@@ -303,8 +303,11 @@ impl Branch {
     /// Commits: on `Ok` the caller is the origin process with the branch's memory.
     ///
     /// # Errors
-    /// The reasons; the caller is still the branch and goes on.
+    /// The reasons; the caller is still the branch and goes on. Or it is somebody else, and nothing has happened.
     pub fn commit(&mut self) -> Result<Committed, CommitRefused> {
+        if let Err(elsewhere) = self.place().check() {
+            return Err(CommitRefused { reasons: vec![Refusal::Elsewhere(elsewhere)] });
+        }
         if let Some(number) = own::number_in_use_by_the_program() {
             return Err(CommitRefused { reasons: vec![Refusal::DescriptorTaken { number }] });
         }
@@ -326,11 +329,31 @@ impl Branch {
     }
 
     /// Ends the branch; `begin` returns in the origin with the payload.
+    ///
+    /// # Panics
+    /// If the caller is not the branch but its child, another thread, or inside another transaction.
     pub fn rollback(&mut self, payload: &[u8]) -> ! {
         self.inner.rollback(payload)
     }
 
+    /// Ends the branch if it is the caller; returns who it is otherwise, and nothing has happened.
+    pub fn try_rollback(&mut self, payload: &[u8]) -> Elsewhere {
+        match self.place().check() {
+            Ok(()) => self.rollback(payload),
+            Err(elsewhere) => elsewhere,
+        }
+    }
+
+    /// Where the branch's code runs. What a child, another thread or a transaction inside asks this handle for is refused.
+    #[must_use]
+    pub const fn place(&self) -> Place {
+        self.inner.place()
+    }
+
     /// What the branch has changed and touched so far, memory excepted.
+    ///
+    /// # Panics
+    /// If the caller is not the branch.
     pub fn report(&mut self) -> Box<Report> {
         let mut findings: Findings = serde_json::from_slice(&self.inner.look()).unwrap_or_default();
         put_first(&self.after.shown, &mut findings.effects);
@@ -347,6 +370,9 @@ impl Branch {
     }
 
     /// What the branch has changed in memory so far.
+    ///
+    /// # Panics
+    /// If the caller is not the branch.
     pub fn memory_changes(&mut self) -> MemoryChanges {
         self.inner.measure().into()
     }

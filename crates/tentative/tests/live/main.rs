@@ -6,6 +6,7 @@
 mod again;
 mod ahead;
 mod descriptors;
+mod held;
 
 use std::{
     fs,
@@ -16,7 +17,7 @@ use std::{
 
 use tentative::{
     effect::Class,
-    transaction::{Begun, Branch, Cause, Committed, Ended, Options, Output, begin},
+    transaction::{Begun, Branch, Cause, Committed, Elsewhere, Ended, Options, Output, Refusal, begin},
 };
 use tentative_testkit::cases::{self, Case};
 
@@ -33,6 +34,7 @@ const CASES: &[Case] = &[
     ("a_hundred_leave_nothing", a_hundred_leave_nothing),
     ("a_branch_sees_its_changes", a_branch_sees_its_changes),
     ("transactions_nest_in_memory", transactions_nest_in_memory),
+    ("an_outer_one_is_not_ended_from_inside", an_outer_one_is_not_ended_from_inside),
     ("killed_at_every_step_it_is_old_or_new", killed_at_every_step_it_is_old_or_new),
 ];
 
@@ -84,15 +86,18 @@ fn main() -> ExitCode {
     if let Ok(ending) = std::env::var("LIVE_VICTIM") {
         return victim(&ending);
     }
-    cases::main(&[CASES, again::CASES, ahead::CASES, descriptors::CASES].concat(), |name, command| {
-        let home = scratch(name);
-        let status = command
-            .env("TENTATIVE_HOME", home.join("store"))
-            .env("LIVE_SCRATCH", home.join("work"))
-            .status()
-            .expect("spawn");
-        status.success() && is_left_clean(&home)
-    })
+    cases::main(
+        &[CASES, again::CASES, ahead::CASES, descriptors::CASES, held::CASES].concat(),
+        |name, command| {
+            let home = scratch(name);
+            let status = command
+                .env("TENTATIVE_HOME", home.join("store"))
+                .env("LIVE_SCRATCH", home.join("work"))
+                .status()
+                .expect("spawn");
+            status.success() && is_left_clean(&home)
+        },
+    )
 }
 
 /// The last session ends a moment after its origin; then the store holds nothing but its format.
@@ -487,4 +492,25 @@ fn transactions_nest_in_memory() {
         other => panic!("{other:?}"),
     }
     assert_eq!(trail, ["outer", "inner"]);
+}
+
+fn an_outer_one_is_not_ended_from_inside() {
+    let inner =
+        Options { without: tentative::layer::LayerSet::from_iter(tentative::layer::Layer::ALL), ..options() };
+    let mut found = Vec::new();
+    match begin(&options()).expect("begin") {
+        Begun::Inside(mut branch) => {
+            match begin(&inner).expect("begin inside") {
+                Begun::Inside(mut within) => {
+                    found.push(branch.commit().expect_err("the inner one is not ended").reasons);
+                    found.push(vec![Refusal::Elsewhere(branch.try_rollback(b""))]);
+                    within.commit().expect("commit inside");
+                }
+                other => panic!("{other:?}"),
+            }
+            branch.commit().expect("commit");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(found, vec![vec![Refusal::Elsewhere(Elsewhere::Inner)]; 2]);
 }
