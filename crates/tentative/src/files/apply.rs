@@ -1,7 +1,7 @@
 //! Applying: taking the steps of a committed journal.
 //!
 //! Runs after the commit point, in the process that committed or in a later recovery, with the overlays unmounted. An error
-//! leaves the rest to the next recovery. How single steps are taken is in [`super::take`].
+//! leaves the rest to the next recovery. How single steps are taken is in `take.rs`.
 
 use std::{
     cell::OnceCell,
