@@ -2,7 +2,7 @@
 //!
 //! In a block, `$ ` starts a command, the lines below are what it prints (both streams, in order), and `? N` says an exit
 //! status other than 0. What differs from run to run is made equal on both sides: the test's directories are
-//! `~` and `~/project`, a number of spaces is one gap, times after `after` are one word. An id (8 hexadecimal
+//! `/home/me` and `/home/me/project`, a number of spaces is one gap, times after `after` are one word. An id (8 hexadecimal
 //! digits) in the document stands for the real one from its first appearance on. `[..]` stands for any part of a line, and
 //! a line `...` for any lines.
 
@@ -100,8 +100,8 @@ fn run(command: &str, environment: &Environment, tool: &Path) -> (String, i32) {
 }
 
 fn normal(line: &str, environment: &Environment) -> String {
-    let line = line.replace(&environment.work().display().to_string(), "~/project");
-    let line = line.replace(&environment.home().display().to_string(), "~");
+    let line = line.replace(&environment.work().display().to_string(), "/home/me/project");
+    let line = line.replace(&environment.home().display().to_string(), "/home/me");
     let mut words: Vec<&str> = line.split_whitespace().collect();
     if let Some(after) = words.iter().rposition(|word| *word == "after") {
         let length = words[after + 1..].chunks(2).take_while(|pair| is_time(pair)).count() * 2;
@@ -175,7 +175,7 @@ mod tests {
     fn a_transcript_is_run() {
         let environment = Environment::new();
         let document = "text\n```console\n$ echo made 0123abcd; echo b >&2\nmade 89abcdef\nb\n\n$ echo  89abcdef; exit 3\n\
-                        89abcdef\n? 3\n$ pwd; printf '1\\n2\\n3\\n'\n~/project\n...\n3\n```\n";
+                        89abcdef\n? 3\n$ pwd; printf '1\\n2\\n3\\n'\n/home/me/project\n...\n3\n```\n";
         check(document, &environment, Path::new("/bin"));
     }
 
