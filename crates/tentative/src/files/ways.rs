@@ -162,12 +162,14 @@ fn is_replaced(plan: &Plan, merged: &Merged, there: &fs::Metadata) -> Result<boo
 }
 
 /// Moving a directory changes it and the one that it is in. So do others who only make entries in both, which changes the
-/// content of the directory too, and not its time of access, which the overlay has copied.
+/// content of the directory too. Whoever lists it sets its time of access, which the overlay has copied, to one after the
+/// beginning: an older one that is another is that of another directory.
 fn looks_replaced(begun: &Moment, merged: &Merged, there: &fs::Metadata) -> Result<bool, ScanError> {
     let parent = merged.path.parent().map(look).transpose()?.flatten();
     if !begun.is_before_change_of(there) || !parent.is_some_and(|parent| begun.is_before_change_of(&parent)) {
         return Ok(false);
     }
     let only_entries = (there.mtime(), there.mtime_nsec()) == (there.ctime(), there.ctime_nsec());
-    Ok(!only_entries || merged.accessed != accessed(there))
+    let other_access = merged.accessed != accessed(there) && !begun.is_before_access(there);
+    Ok(!only_entries || other_access)
 }
