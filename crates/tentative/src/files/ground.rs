@@ -82,7 +82,8 @@ impl Before {
         let path = step.path();
         match step {
             Step::Open { .. } | Step::Take { .. } | Step::Rewrite { content: false, .. } => Ok(None),
-            Step::Put { .. } if self.moved.contains(path) => Ok(None),
+            // It is aside by then, unless a tree that is put before has brought something to the path again.
+            Step::Put { .. } if self.moved.contains(path) && self.now(path) == path => Ok(None),
             _ => Ok(look(&self.now(path))?.map(|there| Looks::of(&there))),
         }
     }

@@ -118,7 +118,10 @@ impl Plan {
                 Err(_) if fs::symlink_metadata(&cover.path).is_err() => return Ok(()),
                 result => result?,
             },
-            CoverKind::ReadOnly => self.read_only(cover, &below(new_root, &cover.path)).map_err(bind)?,
+            CoverKind::ReadOnly => match self.read_only(cover, &below(new_root, &cover.path)) {
+                Err(errno) if draft::was_removed(&errno.into(), &cover.path) => return Ok(()),
+                result => result.map_err(bind)?,
+            },
             CoverKind::Copy { copy } => open_tree(CWD, copy, CLONE).map_err(bind)?,
             CoverKind::Masked => empty("0555", true).map_err(bind)?,
             CoverKind::Hidden => empty("0700", false).map_err(bind)?,

@@ -65,7 +65,7 @@ fn in_any_order(input: &mut Input<'_>) {
     while !input.is_empty() {
         let (kind, entry) = match input.below(8) {
             0 => ('H', Entry::Header { version: 1, id: "0123abcd".to_owned(), when: None }),
-            1 | 2 => ('S', Entry::Step { step: planned(input) }),
+            1 | 2 => ('S', Entry::step(&planned(input), None)),
             3 => ('R', Entry::Ready { steps }),
             4 => ('C', Entry::Commit),
             5 if steps > 0 => ('D', Entry::Done { step: input.below(steps) }),

@@ -14,7 +14,7 @@ mod step;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -84,8 +84,9 @@ pub(crate) enum Entry {
         when: Option<When>,
     },
     Step {
-        #[serde(flatten)]
-        step: Planned,
+        step: Step,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ground: Option<step::Line>,
     },
     Ready {
         steps: usize,
@@ -110,6 +111,12 @@ pub(crate) enum Entry {
 }
 
 impl Entry {
+    /// A step, on the line after that of one with this ground.
+    pub(crate) fn step(planned: &Planned, before: Option<&Ground>) -> Entry {
+        let ground = planned.ground.as_ref().map(|ground| step::Line::after(before, ground));
+        Entry::Step { step: planned.step.clone(), ground }
+    }
+
     const fn is_behind_the_intent(&self) -> bool {
         !matches!(self, Entry::Header { .. } | Entry::Step { .. } | Entry::Ready { .. })
     }
@@ -191,8 +198,10 @@ pub(crate) fn interpret(text: &[u8]) -> Result<Reading, Damage> {
                 when = found;
                 After::Intent
             }
-            (After::Intent, Entry::Step { step }) => {
-                steps.push(step);
+            (After::Intent, Entry::Step { step, ground }) => {
+                let before = steps.last().and_then(|before: &Planned| before.ground.as_ref());
+                let ground = ground.map(|line| line.read(before));
+                steps.push(Planned { step, ground });
                 After::Intent
             }
             (After::Intent, Entry::Ready { steps: number }) if number == steps.len() => After::Ready,
@@ -262,7 +271,7 @@ impl Journal {
         let lines =
             intent(id, when, steps).map_err(|source| JournalError::Entry { path: path.clone(), source })?;
         let writes = steps.iter().filter(|planned| matches!(planned.step, Step::Rewrite { .. })).count();
-        let noted = steps.len() + writes;
+        let noted = 2 * writes;
         let write = || -> io::Result<File> {
             let mut file = File::create(&path)?;
             file.write_all(&lines)?;
@@ -288,12 +297,20 @@ impl Journal {
     }
 
     /// Notes that a step has been taken, so that a recovery does not take it over what others did since. Not waited for:
-    /// what the step wrote is on disk before, and a step that was taken and is not noted is recognised.
+    /// what the step wrote is on disk before, and a step that was taken and is not noted is recognised. So a disk that is full
+    /// is no reason to stop, where no room was taken for it.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the journal cannot be made to end with its last whole line.
     pub fn took(&mut self, step: usize) -> Result<(), JournalError> {
-        self.write(&Entry::Done { step }, false)
+        let failed = |source| JournalError::Write { path: self.path.clone(), source };
+        let end = self.file.metadata().map_err(failed)?.len();
+        if self.write(&Entry::Done { step }, false).is_ok() {
+            return Ok(());
+        }
+        let failed = |source| JournalError::Write { path: self.path.clone(), source };
+        self.file.set_len(end).map_err(failed)?;
+        self.file.seek(SeekFrom::Start(end)).map(drop).map_err(failed)
     }
 
     /// Notes that a step is going to write into a file: what is half new after a crash is not others' work.
@@ -422,8 +439,10 @@ fn take_room(file: &File, end: usize, noted: usize) -> io::Result<()> {
 pub(crate) fn intent(id: &str, when: Option<&When>, steps: &[Planned]) -> Result<Vec<u8>, serde_json::Error> {
     let mut lines = Vec::new();
     line(&Entry::Header { version: VERSION, id: id.to_owned(), when: when.cloned() }, &mut lines)?;
+    let mut before = None;
     for step in steps {
-        line(&Entry::Step { step: step.clone() }, &mut lines)?;
+        line(&Entry::step(step, before), &mut lines)?;
+        before = step.ground.as_ref();
     }
     line(&Entry::Ready { steps: steps.len() }, &mut lines)?;
     Ok(lines)
@@ -512,7 +531,7 @@ mod tests {
     #[test]
     fn entries_out_of_order_are_damage() {
         let [step, other] = [0, 1]
-            .map(|number| Entry::Step { step: planned(Step::Open { path: format!("/{number}").into() }) });
+            .map(|number| Entry::step(&planned(Step::Open { path: format!("/{number}").into() }), None));
         let header = || Entry::Header { version: VERSION, id: "00000000".to_owned(), when: None };
         let ready = |steps| Entry::Ready { steps };
         for entries in [

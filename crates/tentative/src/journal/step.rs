@@ -4,7 +4,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::files::name;
 
@@ -57,6 +57,49 @@ pub struct Ground {
     /// What the object that waits can be made from again, where somebody else can remove it.
     #[serde(with = "name::option", default)]
     pub redo: Option<PathBuf>,
+}
+
+/// Where a step is taken, as a line of the journal has it: what is as on the line before is left out. Most of a commit's
+/// steps are taken in few directories.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Line {
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    parent: Option<Option<Inode>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    waits: Option<Option<Inode>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    original: Option<Looks>,
+    #[serde(with = "name::option", default, skip_serializing_if = "Option::is_none")]
+    redo: Option<PathBuf>,
+}
+
+/// What is there, if only that there is nothing.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Inode>>, D::Error> {
+    Option::<Inode>::deserialize(deserializer).map(Some)
+}
+
+impl Line {
+    /// What is to be said after the line of another step.
+    pub(super) fn after(before: Option<&Ground>, ground: &Ground) -> Line {
+        let before = before.cloned().unwrap_or_default();
+        Line {
+            parent: (ground.parent != before.parent).then_some(ground.parent),
+            waits: (ground.waits != before.waits).then_some(ground.waits),
+            original: ground.original,
+            redo: ground.redo.clone(),
+        }
+    }
+
+    /// What it says after that line.
+    pub(super) fn read(self, before: Option<&Ground>) -> Ground {
+        let before = before.cloned().unwrap_or_default();
+        Ground {
+            parent: self.parent.unwrap_or(before.parent),
+            waits: self.waits.unwrap_or(before.waits),
+            original: self.original,
+            redo: self.redo,
+        }
+    }
 }
 
 /// A step, and where it is taken; journals of version 1 do not say where.

@@ -207,7 +207,7 @@ impl Store {
         Some(Summary {
             id,
             state: match phase.state() {
-                State::Pending if decided => State::Committing,
+                State::Pending | State::Running if decided => State::Committing,
                 other => other,
             },
             program: record.as_ref().map(|record| record.program.clone()).unwrap_or_default(),
