@@ -52,21 +52,7 @@ __all__ = [
 ]
 
 # What users see in tracebacks and pickles is where they import it from.
-for _public in (
-    Changes,
-    CommitRefused,
-    Conflict,
-    Crashed,
-    Error,
-    Exited,
-    Finished,
-    OutOfMemory,
-    Outcome,
-    RemoteError,
-    RolledBack,
-    TimedOut,
-    Transaction,
-    Unsupported,
-):
-    _public.__module__ = __name__
-del _public
+for _name in __all__:
+    if isinstance(_public := globals()[_name], type):
+        _public.__module__ = __name__
+del _name, _public

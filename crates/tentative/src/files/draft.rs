@@ -340,12 +340,13 @@ fn make_in_skeleton(entry: &fs::DirEntry, skeleton: &Path) -> io::Result<()> {
     if kind.is_symlink() {
         return std::os::unix::fs::symlink(fs::read_link(&from)?, &to);
     }
-    if has_own_node(&entry.metadata()?) {
-        let kind = FileType::from_raw_mode(entry.metadata()?.mode());
+    let metadata = entry.metadata()?;
+    if has_own_node(&metadata) {
+        let kind = FileType::from_raw_mode(metadata.mode());
         mknodat(CWD, &to, kind, Mode::RUSR | Mode::WUSR, 0)?;
         return attributes::copy_attributes(&from, &to, ancestors::mode_inside(&from, Privilege::User));
     }
-    if !is_copied_into_skeleton(&from, &entry.metadata()?) {
+    if !is_copied_into_skeleton(&from, &metadata) {
         return fs::write(&to, b"");
     }
     attributes::copy_file(&from, &to)?;

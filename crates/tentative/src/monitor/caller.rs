@@ -130,13 +130,12 @@ impl Caller {
 
     /// Whether its root directory is this one, in the mount namespace of `init`.
     pub(crate) fn is_at(&self, root: BorrowedFd<'_>, init: Pid) -> bool {
-        let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
         let mine = statat(CWD, format!("/proc/{}/root", self.tid), AtFlags::empty());
         let same_root = match (mine, fstat(root)) {
             (Ok(mine), Ok(root)) => (mine.st_dev, mine.st_ino) == (root.st_dev, root.st_ino),
             _ => false,
         };
-        let namespaces = (namespace(self.tid), namespace(init.as_raw_nonzero().get()));
+        let namespaces = (mount_namespace(self.tid), mount_namespace(init.as_raw_nonzero().get()));
         same_root && namespaces.0.is_some() && namespaces.0 == namespaces.1
     }
 
@@ -156,6 +155,11 @@ impl Caller {
         let directory = openat2(root, parent, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok()?;
         Some((directory, name))
     }
+}
+
+/// The name of a process's mount namespace; none when the process is gone.
+pub(super) fn mount_namespace(pid: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
 }
 
 /// The directory descriptor that stands for the working directory.

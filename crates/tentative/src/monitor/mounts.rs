@@ -1,17 +1,14 @@
 //! Changes of mounts: possible only in a mount namespace that was made inside, which they cannot leave.
 
-use std::fs;
-
 use rustix::io::Errno;
 
-use super::{Call, Outcome};
+use super::{Call, Outcome, caller::mount_namespace};
 use crate::effect::{Class, Decision};
 
 /// Lets the kernel decide in a mount namespace made inside, and refuses in the sandbox's own.
 pub(super) fn change_mounts(call: &mut Call<'_>) -> Outcome {
-    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-    let theirs = namespace(call.caller.tid());
-    let sandbox = namespace(call.scope.init.as_raw_nonzero().get());
+    let theirs = mount_namespace(call.caller.tid());
+    let sandbox = mount_namespace(call.scope.init.as_raw_nonzero().get());
     if theirs.is_some() && theirs != sandbox {
         call.noticed.roots_moved = true;
         note_kernels_own(call);
