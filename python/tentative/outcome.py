@@ -7,9 +7,9 @@ Whatever costs something to work out is worked out when it is asked for, and by 
 
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from .changes import Changes
 from .objects import ObjectChanges
@@ -22,6 +22,21 @@ _WIDTH = 80
 def _no_changes() -> Changes:
     counts: Mapping[str, int] = {}
     return Changes(lambda: "[]", lambda: counts, ObjectChanges)
+
+
+class Account(Protocol):
+    """What a transaction did, told piece by piece when it is asked for; most outcomes are asked for little of it."""
+
+    def changes(self) -> Changes: ...
+    def effects(self) -> tuple[Effect, ...]: ...
+    def verdict(self) -> Verdict: ...
+    def containment(self) -> Containment: ...
+    def stdout(self) -> bytes: ...
+    def stderr(self) -> bytes: ...
+
+
+#: The fields that an account tells.
+_TOLD = ("changes", "effects", "verdict", "containment", "stdout", "stderr")
 
 
 @dataclass(repr=False)
@@ -37,32 +52,45 @@ class Outcome:
     #: Whether its changes are in the origin now.
     committed: bool = False
     changes: Changes = field(default_factory=_no_changes)
-    #: What crossed the sandbox, and what was shown; read from the record when it is first asked for.
-    effects: tuple[Effect, ...] = ()
+    #: What crossed the sandbox, and what was shown.
+    effects: tuple[Effect, ...] = field(default_factory=tuple)
     verdict: Verdict = field(default_factory=Verdict)
     containment: Containment = field(default_factory=Containment)
     #: What was written, with ``output="capture"``.
-    stdout: bytes = b""
-    stderr: bytes = b""
+    stdout: bytes = field(default_factory=bytes)
+    stderr: bytes = field(default_factory=bytes)
     #: Seconds from begin to end.
     duration: float = 0.0
     #: The means by which the ``memory_limit`` was kept; None if there was none.
     memory_limit_by: str | None = None
-    _effects: tuple[Effect, ...] | Callable[[], tuple[Effect, ...]] = field(
-        default=(), init=False, compare=False
-    )
+    #: Who tells the fields that are not set.
+    _account: Account | None = field(default=None, init=False, compare=False)
     #: Whether this is what a function looks at that decides about the commit.
     _frozen: bool = field(default=False, init=False, compare=False)
+
+    @classmethod
+    def told_by(cls, account: Account, duration: float, memory_limit_by: str | None) -> "Outcome":
+        """Makes an outcome whose changes, effects and so on are those of an account."""
+        # Not by the constructor, which would set what the account is to tell.
+        outcome = cls.__new__(cls)
+        outcome._account = account
+        outcome.duration = duration
+        outcome.memory_limit_by = memory_limit_by
+        return outcome
+
+    def __getattr__(self, name: str) -> Any:
+        account = self._account
+        if account is None or name not in _TOLD:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        value = getattr(account, name)()
+        setattr(self, name, value)
+        return value
 
     def result(self) -> Any:
         """Returns the value, or raises the exception, as ``concurrent.futures`` does."""
         if self.exception is not None:
             raise self.exception
         return self.value
-
-    def set_effects_source(self, source: Callable[[], tuple[Effect, ...]]) -> None:
-        """Says where ``effects`` come from when they are asked for."""
-        self._effects = source
 
     def __repr__(self) -> str:
         told = ["not decided" if self._frozen else "committed" if self.committed else "rolled back"]
@@ -72,20 +100,6 @@ class Outcome:
         classes = Counter(effect.effect_class for effect in self.effects for _ in range(effect.count))
         told += [f"{count} {name}" for name, count in classes.items()]
         return f"<Outcome {', '.join(told)}>"
-
-
-def _read_effects(outcome: Outcome) -> tuple[Effect, ...]:
-    if callable(outcome._effects):
-        outcome._effects = outcome._effects()
-    return outcome._effects
-
-
-def _set_effects(outcome: Outcome, effects: tuple[Effect, ...]) -> None:
-    outcome._effects = effects
-
-
-# The field stays one for construction and comparison; most outcomes are never asked for it.
-Outcome.effects = property(_read_effects, _set_effects)  # type: ignore[assignment]
 
 
 def _short(value: object) -> str:

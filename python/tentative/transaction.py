@@ -29,7 +29,7 @@ from .errors import (
 )
 from .objects import Before, Found, ObjectChanges, find, resolve
 from .outcome import Outcome
-from .report import Effect, Verdict, containment_from, effects_from, join_arrays, verdict_from
+from .report import Containment, Effect, Verdict, containment_from, effects_from, join_arrays, verdict_from
 
 Parameters = ParamSpec("Parameters")
 Output = Literal["live", "hold", "capture"]
@@ -59,6 +59,37 @@ class MonitorLost(RolledBack):
 
     def __str__(self) -> str:
         return "the monitor ended; everything was rolled back"
+
+
+class _Told:
+    """The account of an outcome, read from the report of the library and what the branch said of itself."""
+
+    def __init__(self, report: _tentative.Report, objects: ObjectChanges | None, process: str) -> None:
+        self._report = report
+        self._objects = objects
+        self._process = process
+
+    def changes(self) -> Changes:
+        report, process = self._report, self._process
+        objects = ObjectChanges() if self._objects is None else self._objects
+        return Changes(
+            lambda: join_arrays(report.changes, process), lambda: dict(report.memory), lambda: objects
+        )
+
+    def effects(self) -> tuple[Effect, ...]:
+        return effects_from(self._report.effects)
+
+    def verdict(self) -> Verdict:
+        return verdict_from(self._report.verdict)
+
+    def containment(self) -> Containment:
+        return containment_from(self._report.containment)
+
+    def stdout(self) -> bytes:
+        return self._report.stdout
+
+    def stderr(self) -> bytes:
+        return self._report.stderr
 
 
 class Transaction:
@@ -290,10 +321,9 @@ class Transaction:
         self, frozen: _tentative.Frozen, decide: Decide
     ) -> _tentative.Branch | _tentative.Frozen | _tentative.Ended:
         """In the origin: asks whether the frozen branch may commit. If so, its ``commit`` goes on, not this."""
-        outcome = Outcome()
-        outcome._frozen = True
         # Names are compared by the code that is being judged, so they are not known here.
-        self._fill(outcome, frozen.report(), frozen.duration(), ObjectChanges(known=False))
+        outcome = self._told(frozen.report(), frozen.duration(), ObjectChanges(known=False))
+        outcome._frozen = True
         try:
             wanted = decide(outcome)
         except BaseException as error:
@@ -313,8 +343,8 @@ class Transaction:
             refused.__traceback__ = None
             raise
         # This is the origin, with the branch's memory.
-        outcome = Outcome(committed=True)
-        self._fill(outcome, committed.report, committed.duration, ObjectChanges(known))
+        outcome = self._told(committed.report, committed.duration, ObjectChanges(known) if known else None)
+        outcome.committed = True
         self._end(outcome)
 
     def _commit_or_roll_back(self, value: Any = None) -> None:
@@ -380,37 +410,40 @@ class Transaction:
     # The end, in the origin.
 
     def _end_rolled_back(self, ended: _tentative.Ended) -> None:
-        outcome = Outcome()
-        objects: ObjectChanges = ObjectChanges()
-        process = "[]"
         cause, number = ended.cause
-        payload = ended.payload
-        if cause == "asked" and payload:
-            ending = transport.unpack(payload)
-            outcome.value, outcome.exit_code = ending.value, ending.exit_code
-            outcome.exception = ending.exception
-            if ending.out_of_memory and self._memory_limit is not None:
-                outcome.exception = OutOfMemory(self._memory_limit)
-                outcome.exception.__cause__ = ending.exception and ending.exception.__cause__
-            if ending.refused:
-                kept = self._keep_files(ended)
-                outcome.exception = (
-                    Conflict(ending.refused, kept, ending.conflicts)
-                    if ending.conflicts
-                    else CommitRefused(ending.refused, kept)
-                )
-            process = ending.process
-            if ending.found is None:
-                objects = ObjectChanges(known=False)
-            elif self._before is not None:
-                objects = ObjectChanges(resolve(self._before, ending.found))
-        elif cause != "asked":
-            objects = ObjectChanges(known=False)
+        payload = ended.payload if cause == "asked" else None
+        if payload:
+            outcome = self._end_told(ended, transport.unpack(payload))
+        elif cause == "asked":
+            outcome = self._told(ended.report, ended.duration)
+        else:
+            outcome = self._told(ended.report, ended.duration, ObjectChanges(known=False))
             outcome.exception = self._reason(cause, number)
         ended.release()
-        self._fill(outcome, ended.report, ended.duration, objects, process)
         self._end(outcome)
         self._fail(outcome.exception)
+
+    def _end_told(self, ended: _tentative.Ended, ending: transport.Ending) -> Outcome:
+        """The outcome of a branch that had something to say about its end."""
+        objects = None
+        if ending.found is None:
+            objects = ObjectChanges(known=False)
+        elif self._before is not None:
+            objects = ObjectChanges(resolve(self._before, ending.found))
+        outcome = self._told(ended.report, ended.duration, objects, ending.process)
+        outcome.value, outcome.exit_code = ending.value, ending.exit_code
+        outcome.exception = ending.exception
+        if ending.out_of_memory and self._memory_limit is not None:
+            outcome.exception = OutOfMemory(self._memory_limit)
+            outcome.exception.__cause__ = ending.exception and ending.exception.__cause__
+        if ending.refused:
+            kept = self._keep_files(ended)
+            outcome.exception = (
+                Conflict(ending.refused, kept, ending.conflicts)
+                if ending.conflicts
+                else CommitRefused(ending.refused, kept)
+            )
+        return outcome
 
     def _keep_files(self, ended: _tentative.Ended) -> str | None:
         """The id under which the files of a refused commit stay pending; None if there are none."""
@@ -430,23 +463,15 @@ class Transaction:
         }
         return reasons[cause]()
 
-    def _fill(
+    def _told(
         self,
-        outcome: Outcome,
         report: _tentative.Report,
         duration: float,
-        objects: ObjectChanges,
+        objects: ObjectChanges | None = None,
         process: str = "[]",
-    ) -> None:
-        outcome.changes = Changes(
-            lambda: join_arrays(report.changes, process), lambda: dict(report.memory), lambda: objects
-        )
-        outcome.set_effects_source(lambda: effects_from(report.effects))
-        outcome.verdict = verdict_from(report.verdict)
-        outcome.containment = containment_from(report.containment)
-        outcome.stdout, outcome.stderr = report.stdout, report.stderr
-        outcome.duration = duration
-        outcome.memory_limit_by = _tentative.MEMORY_LIMIT_BY if self._memory_limit is not None else None
+    ) -> Outcome:
+        limited_by = None if self._memory_limit is None else _tentative.MEMORY_LIMIT_BY
+        return Outcome.told_by(_Told(report, objects, process), duration, limited_by)
 
     def _end(self, outcome: Outcome) -> None:
         self._state = "ended"

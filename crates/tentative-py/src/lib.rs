@@ -1,7 +1,7 @@
 //! The Python extension module `tentative._tentative`: thin, without decisions of its own.
 //!
 //! It has unsafe code for two reasons only: PyO3's macros, and calls of the interpreter that PyO3 has no safe form
-//! for (`names`, `interpreter`).
+//! for (`names`, `versions`, `interpreter`).
 
 mod begin;
 mod branch;
@@ -12,6 +12,7 @@ mod frozen;
 mod interpreter;
 mod names;
 mod report;
+mod versions;
 
 use pyo3::prelude::*;
 

@@ -2,8 +2,9 @@
 //!
 //! It reads dictionaries with borrowed references and never touches the objects in them: a single reference count
 //! changed in each would copy most of the heap's pages after a clone. While nothing is bound differently from one
-//! transaction to the next, they share what was noted, and noting is a comparison that writes nothing. Invariant: an
-//! address is turned into an object again only by `old`, which checks that the object lives.
+//! transaction to the next, they share what was noted, and noting is a comparison that writes nothing, of one number
+//! for each module where dictionaries have versions (`versions`). Invariant: an address is turned into an object again
+//! only by `old`, which checks that the object lives.
 
 use std::{
     collections::HashMap,
@@ -16,11 +17,16 @@ use pyo3::{
     types::{PyDict, PyList},
 };
 
+use crate::versions::Versions;
+
 /// One namespace: a module's, or one that the caller named.
 struct Space {
     name: String,
     /// Address of its dictionary.
     dict: usize,
+    /// Its version when it was noted, if the interpreter keeps one and it is a module's: other dictionaries can be
+    /// those of objects, whose attributes can be set beside it.
+    version: Option<u64>,
     /// Where its bindings start in `bindings`, and how many there are.
     start: usize,
     length: usize,
@@ -72,6 +78,7 @@ pub(crate) struct Names {
 
 /// What a transaction looks at.
 struct Now<'a, 'py> {
+    versions: Versions,
     modules: &'a Bound<'py, PyDict>,
     given: &'a [Bound<'py, PyDict>],
     path: &'a Bound<'py, PyList>,
@@ -226,12 +233,12 @@ fn owned(py: Python<'_>, object: *mut ffi::PyObject) -> Py<PyAny> {
 }
 
 impl Table {
-    fn note(&mut self, name: &str, dict: *mut ffi::PyObject) {
+    fn note(&mut self, name: &str, dict: *mut ffi::PyObject, version: Option<u64>) {
         let start = self.bindings.len();
         let bindings = &mut self.bindings;
         each_item(dict, |name, value| bindings.push(Binding { name: name as usize, value: value as usize }));
         let length = self.bindings.len() - start;
-        self.spaces.push(Space { name: name.to_owned(), dict: dict as usize, start, length });
+        self.spaces.push(Space { name: name.to_owned(), dict: dict as usize, version, start, length });
     }
 
     fn of(&self, space: &Space) -> &[Binding] {
@@ -240,10 +247,15 @@ impl Table {
 
     /// Whether every namespace binds what it did. Their dictionaries must be alive: those of modules that are still the
     /// same ones are, and the given ones are their callers'.
-    fn is_unchanged(&self) -> bool {
+    fn is_unchanged(&self, versions: Versions) -> bool {
         self.spaces
             .iter()
-            .all(|space| has_items(std::ptr::with_exposed_provenance_mut(space.dict), self.of(space)))
+            .all(|space| self.binds(space, std::ptr::with_exposed_provenance_mut(space.dict), versions))
+    }
+
+    /// Whether a namespace binds what it did, in this dictionary, which is the one that was noted.
+    fn binds(&self, space: &Space, dict: *mut ffi::PyObject, versions: Versions) -> bool {
+        space.version.is_some() && space.version == versions.of(dict) || has_items(dict, self.of(space))
     }
 }
 
@@ -252,7 +264,7 @@ impl Libraries {
         let mut table = Table::default();
         each_namespace(now.modules, now.given, |name, dict| {
             if !kept.contains_key(&(dict as usize)) {
-                table.note(name, dict);
+                table.note(name, dict, now.versions.of(dict));
             }
         });
         Ok(Libraries {
@@ -287,7 +299,9 @@ impl Libraries {
         each_namespace(now.modules, now.given, |name, dict| {
             if same && !kept.contains_key(&(dict as usize)) {
                 same = spaces.next().is_some_and(|space| {
-                    space.dict == dict as usize && space.name == name && has_items(dict, self.table.of(space))
+                    space.dict == dict as usize
+                        && space.name == name
+                        && self.table.binds(space, dict, now.versions)
                 });
             }
         });
@@ -302,6 +316,7 @@ impl Names {
     /// own; `judged` has its answers so far.
     #[new]
     fn new(
+        py: Python<'_>,
         modules: &Bound<'_, PyDict>,
         given: Vec<Bound<'_, PyDict>>,
         judged: &Bound<'_, PyDict>,
@@ -313,11 +328,11 @@ impl Names {
         for dict in own_namespaces(modules, judged, judge)?.iter().chain(&given) {
             kept.insert(dict.as_ptr() as usize, dict.copy()?.unbind());
         }
-        let now = Now { modules, given: &given, path, environ };
+        let now = Now { versions: Versions::find(py), modules, given: &given, path, environ };
         let mut own = Table::default();
         each_namespace(modules, &given, |name, dict| {
             if kept.contains_key(&(dict as usize)) {
-                own.note(name, dict);
+                own.note(name, dict, None);
             }
         });
         let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
@@ -344,13 +359,15 @@ impl Names {
     /// Whether nothing at all is bound differently now; quick, and without a write that would copy a page.
     fn unchanged(
         &self,
+        py: Python<'_>,
         modules: &Bound<'_, PyDict>,
         path: &Bound<'_, PyList>,
         environ: &Bound<'_, PyDict>,
     ) -> bool {
+        let versions = Versions::find(py);
         self.libraries.has_same_frame(modules, path, environ)
-            && self.own.is_unchanged()
-            && self.libraries.table.is_unchanged()
+            && self.own.is_unchanged(versions)
+            && self.libraries.table.is_unchanged(versions)
     }
 
     /// Compares with the bindings now.
