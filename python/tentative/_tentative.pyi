@@ -18,6 +18,7 @@ class Names:
         judge: Callable[[str, Any], bool],
         path: list[str],
         environ: dict[bytes, bytes],
+        by_version: bool = True,
     ) -> None: ...
     @property
     def path(self) -> list[str]: ...

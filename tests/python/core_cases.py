@@ -9,6 +9,7 @@ import sys
 import tentative
 
 MEMORY = {"without": ("files", "kin", "world")}
+COUNTER = 0
 STATE = {"list": [1], "generator": (number for number in range(10)), "object": object()}
 
 
@@ -85,6 +86,31 @@ def forms():
     )
 
 
+def names_are_told():
+    """Each by instructions that have run often enough to be specialised, on a module of the library's."""
+    global COUNTER
+    import colorsys
+
+    def store():
+        for number in range(2000):
+            colorsys.ONE_THIRD = float(number)
+
+    for _ in range(20):
+        with tentative.transaction(**MEMORY) as tx:
+            tx.rollback()
+        assert not tx.changes.objects, tx.changes.objects
+        store()
+        with tentative.transaction(**MEMORY) as tx:
+            colorsys.ONE_THIRD = 0.5
+        assert [each.name for each in tx.changes.objects] == ["colorsys.ONE_THIRD"], tx.changes.objects
+        with tentative.transaction(**MEMORY) as tx:
+            store()
+            COUNTER += 1
+            tx.rollback()
+        told = sorted((each.name, each.before) for each in tx.changes.objects)
+        assert told == [("__main__.COUNTER", "0"), ("colorsys.ONE_THIRD", "0.5")], told
+
+
 def again_and_again():
     for number in range(100):
         with tentative.transaction(**MEMORY) as tx:
@@ -95,6 +121,13 @@ def again_and_again():
 
 
 if __name__ == "__main__":
-    for case in (commit_is_exact, rollback_leaves_nothing, every_ending, forms, again_and_again):
+    for case in (
+        commit_is_exact,
+        rollback_leaves_nothing,
+        every_ending,
+        forms,
+        names_are_told,
+        again_and_again,
+    ):
         case()
     print("ok")

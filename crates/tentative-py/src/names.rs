@@ -7,7 +7,7 @@
 //! only by `old`, which checks that the object lives.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -49,12 +49,27 @@ struct Table {
     bindings: Vec<Binding>,
 }
 
+/// The items of one dictionary.
+struct Items {
+    /// Its version when they were noted.
+    version: Option<u64>,
+    bindings: Vec<Binding>,
+}
+
 /// What was noted of the interpreter and of the libraries' modules, by address: what seldom changes.
 struct Libraries {
     table: Table,
-    /// The items of `sys.modules` and of the environment.
-    modules: Vec<Binding>,
-    environ: Vec<Binding>,
+    /// The dictionaries in the table.
+    known: HashSet<usize>,
+    /// Name and dictionary of the modules that are not in the table: those of the program's own, and those whose
+    /// dictionaries were given.
+    left_out: Vec<(String, usize)>,
+    /// The dictionaries of the program's own modules.
+    own: Vec<usize>,
+    /// `sys.modules` with the dictionary of each module, 0 for what is none; and the environment.
+    modules: Items,
+    dicts: Vec<usize>,
+    environ: Items,
     /// The entries of `sys.path`.
     path: Vec<usize>,
     /// The same as copies, whose objects live as long as this.
@@ -66,10 +81,15 @@ struct Libraries {
 /// alive, and nothing else.
 static LATEST: Mutex<Option<Arc<Libraries>>> = Mutex::new(None);
 
+fn take_latest() -> Option<Arc<Libraries>> {
+    LATEST.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
 /// The bindings of every module and of the given dictionaries. An index counts through the libraries' bindings first,
 /// then through the program's own.
 #[pyclass(module = "tentative._tentative", frozen)]
 pub(crate) struct Names {
+    versions: Versions,
     libraries: Arc<Libraries>,
     own: Table,
     /// Copies of the program's own dictionaries, whose objects they keep alive, by the address of the original.
@@ -80,7 +100,6 @@ pub(crate) struct Names {
 struct Now<'a, 'py> {
     versions: Versions,
     modules: &'a Bound<'py, PyDict>,
-    given: &'a [Bound<'py, PyDict>],
     path: &'a Bound<'py, PyList>,
     environ: &'a Bound<'py, PyDict>,
 }
@@ -99,13 +118,6 @@ fn each_item(dict: *mut ffi::PyObject, mut visit: impl FnMut(*mut ffi::PyObject,
     }
 }
 
-/// A dictionary's items by address.
-fn items(dict: *mut ffi::PyObject) -> Vec<Binding> {
-    let mut found = Vec::new();
-    each_item(dict, |name, value| found.push(Binding { name: name as usize, value: value as usize }));
-    found
-}
-
 /// Whether a dictionary has exactly these items, in this order; without allocating.
 fn has_items(dict: *mut ffi::PyObject, old: &[Binding]) -> bool {
     let (mut same, mut position) = (true, 0);
@@ -115,6 +127,26 @@ fn has_items(dict: *mut ffi::PyObject, old: &[Binding]) -> bool {
         position += 1;
     });
     same && position == old.len()
+}
+
+impl Items {
+    fn of(dict: &Bound<'_, PyDict>, versions: Versions) -> Items {
+        let mut bindings = Vec::with_capacity(dict.len());
+        each_item(dict.as_ptr(), |name, value| {
+            bindings.push(Binding { name: name as usize, value: value as usize });
+        });
+        Items { version: versions.of(dict.as_ptr()), bindings }
+    }
+
+    /// Whether the same dictionary certainly has the same items now.
+    fn has_same_version(&self, dict: &Bound<'_, PyDict>, versions: Versions) -> bool {
+        self.version.is_some() && self.version == versions.of(dict.as_ptr())
+    }
+
+    /// Whether the same dictionary has the same items now.
+    fn are_those_of(&self, dict: &Bound<'_, PyDict>, versions: Versions) -> bool {
+        self.has_same_version(dict, versions) || has_items(dict.as_ptr(), &self.bindings)
+    }
 }
 
 /// Whether a dictionary has an item with these addresses.
@@ -163,35 +195,33 @@ fn with_text<T>(name: *mut ffi::PyObject, read: impl FnOnce(&str) -> T) -> Optio
     Some(read(&String::from_utf8_lossy(bytes)))
 }
 
-/// Calls `visit` for each namespace to look at, in order: every module's, then the given ones that no module has.
-fn each_namespace(
-    modules: &Bound<'_, PyDict>,
-    given: &[Bound<'_, PyDict>],
-    mut visit: impl FnMut(&str, *mut ffi::PyObject),
-) {
-    // As many as are given, which are few: a search costs less than a set.
-    let mut known = vec![false; given.len()];
-    each_item(modules.as_ptr(), |name, module| {
-        if let Some(dict) = namespace_of(module)
-            && with_text(name, |name| visit(name, dict)).is_some()
-        {
-            for (known, given) in known.iter_mut().zip(given) {
-                *known |= given.as_ptr() == dict;
-            }
-        }
+/// The addresses of the modules' dictionaries, 0 for what is no module.
+fn dicts(modules: &Bound<'_, PyDict>) -> Vec<usize> {
+    let mut found = Vec::with_capacity(modules.len());
+    each_item(modules.as_ptr(), |_, module| {
+        found.push(namespace_of(module).map_or(0, |dict| dict as usize));
     });
-    for (index, dict) in given.iter().enumerate() {
-        let repeated = given[..index].iter().any(|earlier| earlier.is(dict));
-        if !known[index] && !repeated {
-            visit("globals", dict.as_ptr());
-        }
-    }
+    found
 }
 
-/// The namespaces to look at, in order.
+/// Calls `visit` with the name and the dictionary of each module.
+fn each_module(modules: &Bound<'_, PyDict>, mut visit: impl FnMut(&str, *mut ffi::PyObject)) {
+    each_item(modules.as_ptr(), |name, module| {
+        if let Some(dict) = namespace_of(module) {
+            with_text(name, |name| visit(name, dict));
+        }
+    });
+}
+
+/// The namespaces to look at, in order: every module's, then the given ones that no module has.
 fn namespaces(modules: &Bound<'_, PyDict>, given: &[Bound<'_, PyDict>]) -> Vec<(String, *mut ffi::PyObject)> {
-    let mut found = Vec::with_capacity(modules.len() + given.len());
-    each_namespace(modules, given, |name, dict| found.push((name.to_owned(), dict)));
+    let mut found: Vec<(String, *mut ffi::PyObject)> = Vec::with_capacity(modules.len() + given.len());
+    each_module(modules, |name, dict| found.push((name.to_owned(), dict)));
+    for dict in given {
+        if found.iter().all(|(_, known)| *known != dict.as_ptr()) {
+            found.push(("globals".to_owned(), dict.as_ptr()));
+        }
+    }
     found
 }
 
@@ -260,17 +290,24 @@ impl Table {
 }
 
 impl Libraries {
-    fn note(now: &Now<'_, '_>, kept: &HashMap<usize, Py<PyDict>>) -> PyResult<Libraries> {
-        let mut table = Table::default();
-        each_namespace(now.modules, now.given, |name, dict| {
-            if !kept.contains_key(&(dict as usize)) {
+    /// Notes all modules whose dictionaries are not kept.
+    fn note(now: &Now<'_, '_>, own: Vec<usize>, kept: &HashMap<usize, Py<PyDict>>) -> PyResult<Libraries> {
+        let (mut table, mut left_out) = (Table::default(), Vec::new());
+        each_module(now.modules, |name, dict| {
+            if kept.contains_key(&(dict as usize)) {
+                left_out.push((name.to_owned(), dict as usize));
+            } else {
                 table.note(name, dict, now.versions.of(dict));
             }
         });
         Ok(Libraries {
+            known: table.spaces.iter().map(|space| space.dict).collect(),
             table,
-            modules: items(now.modules.as_ptr()),
-            environ: items(now.environ.as_ptr()),
+            left_out,
+            own,
+            modules: Items::of(now.modules, now.versions),
+            dicts: dicts(now.modules),
+            environ: Items::of(now.environ, now.versions),
             path: (0..now.path.len()).map(|index| entry(now.path, index)).collect(),
             environ_copy: now.environ.copy()?.unbind(),
             path_copy: now.path.get_slice(0, now.path.len()).unbind(),
@@ -278,43 +315,59 @@ impl Libraries {
     }
 
     /// Whether modules, paths and environment are those that were noted.
-    fn has_same_frame(
-        &self,
-        modules: &Bound<'_, PyDict>,
-        path: &Bound<'_, PyList>,
-        environ: &Bound<'_, PyDict>,
-    ) -> bool {
-        path.len() == self.path.len()
-            && self.path.iter().enumerate().all(|(index, address)| entry(path, index) == *address)
-            && has_items(modules.as_ptr(), &self.modules)
-            && has_items(environ.as_ptr(), &self.environ)
+    fn has_same_frame(&self, now: &Now<'_, '_>) -> bool {
+        now.path.len() == self.path.len()
+            && self.path.iter().enumerate().all(|(index, address)| entry(now.path, index) == *address)
+            && self.has_same_modules(now)
+            && self.environ.are_those_of(now.environ, now.versions)
     }
 
-    /// Whether noting now would note the same; writes nothing, and believes no address without looking.
-    fn is_current(&self, now: &Now<'_, '_>, kept: &HashMap<usize, Py<PyDict>>) -> bool {
-        if !self.has_same_frame(now.modules, now.path, now.environ) {
-            return false;
-        }
-        let (mut same, mut spaces) = (true, self.table.spaces.iter());
-        each_namespace(now.modules, now.given, |name, dict| {
-            if same && !kept.contains_key(&(dict as usize)) {
-                same = spaces.next().is_some_and(|space| {
-                    space.dict == dict as usize
-                        && space.name == name
-                        && self.table.binds(space, dict, now.versions)
-                });
-            }
-        });
-        same && spaces.next().is_none()
+    /// Whether `sys.modules` has the same modules with the same dictionaries, which are alive then. A module that took
+    /// the place of another can lie at its address, so without a version each is asked for its dictionary.
+    fn has_same_modules(&self, now: &Now<'_, '_>) -> bool {
+        self.modules.has_same_version(now.modules, now.versions)
+            || has_items(now.modules.as_ptr(), &self.modules.bindings) && dicts(now.modules) == self.dicts
     }
+
+    /// Whether noting now would note the same, in the same frame; writes nothing, and believes no address without
+    /// looking.
+    fn is_current(&self, now: &Now<'_, '_>, kept: &HashMap<usize, Py<PyDict>>) -> bool {
+        self.left_out.iter().all(|(_, dict)| kept.contains_key(dict))
+            && kept.keys().all(|dict| !self.known.contains(dict))
+            && self.table.is_unchanged(now.versions)
+    }
+
+    /// The dictionaries of the program's own modules, while `sys.modules` is what was noted.
+    fn own_modules<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let dict = |address: &usize| owned(py, std::ptr::with_exposed_provenance_mut(*address));
+        self.own.iter().map(|address| Ok(dict(address).into_bound(py).cast_into::<PyDict>()?)).collect()
+    }
+}
+
+/// Notes the namespaces that are kept, in order: those of modules, then the other ones that were given.
+fn note_kept(left_out: &[(String, usize)], given: &[Bound<'_, PyDict>]) -> Table {
+    let mut table = Table::default();
+    for (name, dict) in left_out {
+        table.note(name, std::ptr::with_exposed_provenance_mut(*dict), None);
+    }
+    for (index, dict) in given.iter().enumerate() {
+        let is_module = left_out.iter().any(|(_, module)| *module == dict.as_ptr() as usize);
+        if !is_module && !given[..index].iter().any(|earlier| earlier.is(dict)) {
+            table.note("globals", dict.as_ptr(), None);
+        }
+    }
+    table
 }
 
 #[pymethods]
 impl Names {
     /// Notes the bindings of all modules and of the given dictionaries; keeps the objects of the program's own modules
     /// and of the given dictionaries alive. `judge` says of a module's name and the module whether it is the program's
-    /// own; `judged` has its answers so far.
+    /// own; `judged` has its answers so far. Without `by_version` items are compared also where dictionaries have
+    /// versions.
     #[new]
+    #[pyo3(signature = (modules, given, judged, judge, path, environ, by_version=true))]
+    #[expect(clippy::too_many_arguments, reason = "what there is to look at, as Python's caller holds it")]
     fn new(
         py: Python<'_>,
         modules: &Bound<'_, PyDict>,
@@ -323,25 +376,30 @@ impl Names {
         judge: &Bound<'_, PyAny>,
         path: &Bound<'_, PyList>,
         environ: &Bound<'_, PyDict>,
+        by_version: bool,
     ) -> PyResult<Names> {
-        let mut kept = HashMap::new();
-        for dict in own_namespaces(modules, judged, judge)?.iter().chain(&given) {
+        let versions = if by_version { Versions::find(py) } else { Versions::none() };
+        let now = Now { versions, modules, path, environ };
+        // The judge is Python code, which no lock may be held over.
+        let latest = take_latest().filter(|latest| latest.has_same_frame(&now));
+        let own_modules = match &latest {
+            Some(latest) => latest.own_modules(py)?,
+            None => own_namespaces(modules, judged, judge)?,
+        };
+        let mut kept = HashMap::with_capacity(own_modules.len() + given.len());
+        for dict in own_modules.iter().chain(&given) {
             kept.insert(dict.as_ptr() as usize, dict.copy()?.unbind());
         }
-        let now = Now { versions: Versions::find(py), modules, given: &given, path, environ };
-        let mut own = Table::default();
-        each_namespace(modules, &given, |name, dict| {
-            if kept.contains_key(&(dict as usize)) {
-                own.note(name, dict, None);
+        let libraries = match latest {
+            Some(latest) if latest.is_current(&now, &kept) => latest,
+            _ => {
+                let own = own_modules.iter().map(|dict| dict.as_ptr() as usize).collect();
+                Arc::new(Libraries::note(&now, own, &kept)?)
             }
-        });
-        let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
-        let libraries = match latest.take() {
-            Some(libraries) if libraries.is_current(&now, &kept) => libraries,
-            _ => Arc::new(Libraries::note(&now, &kept)?),
         };
-        *latest = Some(Arc::clone(&libraries));
-        Ok(Names { libraries, own, kept })
+        *LATEST.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&libraries));
+        let own = note_kept(&libraries.left_out, &given);
+        Ok(Names { versions, libraries, own, kept })
     }
 
     /// The entries of `sys.path` as they were.
@@ -359,15 +417,14 @@ impl Names {
     /// Whether nothing at all is bound differently now; quick, and without a write that would copy a page.
     fn unchanged(
         &self,
-        py: Python<'_>,
         modules: &Bound<'_, PyDict>,
         path: &Bound<'_, PyList>,
         environ: &Bound<'_, PyDict>,
     ) -> bool {
-        let versions = Versions::find(py);
-        self.libraries.has_same_frame(modules, path, environ)
-            && self.own.is_unchanged(versions)
-            && self.libraries.table.is_unchanged(versions)
+        let now = Now { versions: self.versions, modules, path, environ };
+        self.libraries.has_same_frame(&now)
+            && self.own.is_unchanged(now.versions)
+            && self.libraries.table.is_unchanged(now.versions)
     }
 
     /// Compares with the bindings now.

@@ -26,6 +26,11 @@ impl Versions {
         Versions { kept: *KEPT.get_or_init(py, || are_kept(py).unwrap_or(false)) }
     }
 
+    /// As in an interpreter that keeps none.
+    pub(crate) const fn none() -> Versions {
+        Versions { kept: false }
+    }
+
     /// The version of a living dictionary; none in an interpreter that keeps none. Needs the interpreter's lock.
     pub(crate) fn of(self, dict: *mut ffi::PyObject) -> Option<u64> {
         self.kept.then(|| word(dict))

@@ -3,6 +3,8 @@
 //! From `origin_main` on this is the origin on its private stack: it must not touch memory outside the control
 //! area, allocate, lock or use thread-local storage, since the branch's copy of that memory may become its own.
 
+use std::sync::OnceLock;
+
 use rustix::io::Errno;
 
 use super::{
@@ -89,6 +91,13 @@ pub(super) fn prepare(control: *mut Control, wishes: &Wishes<'_>) {
 
 /// The area that the C library registered for restartable sequences, if it did.
 fn restartable_sequence() -> (usize, u32) {
+    static REGISTERED: OnceLock<(isize, u32)> = OnceLock::new();
+    let (offset, size) = *REGISTERED.get_or_init(registered_sequence);
+    if size == 0 { (0, 0) } else { (arch::thread_pointer().wrapping_add_signed(offset), size) }
+}
+
+/// Where the C library says that the area is, from the thread pointer on, and its size; 0 for none.
+fn registered_sequence() -> (isize, u32) {
     let symbol = |name: &core::ffi::CStr| {
         // SAFETY: looks a name up; the C library's two rseq symbols are constants after start-up.
         unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
@@ -102,7 +111,7 @@ fn restartable_sequence() -> (usize, u32) {
     // SAFETY: as above.
     let size = unsafe { *size };
     // The kernel was given at least the original structure's 32 bytes, whatever part glibc says is in use.
-    if size == 0 { (0, 0) } else { (arch::thread_pointer().wrapping_add_signed(offset), size.max(32)) }
+    if size == 0 { (0, 0) } else { (offset, size.max(32)) }
 }
 
 /// The origin on its private stack.

@@ -1,6 +1,15 @@
 //! What layer 4 refuses at begin: inherited descriptors of kinds that cannot be contained yet.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    ffi::OsString,
+    io,
+    mem::MaybeUninit,
+    os::{fd::AsRawFd as _, unix::ffi::OsStringExt as _},
+    path::PathBuf,
+};
+
+use rustix::fs::{self, FileType, Mode, OFlags, RawDir};
+use tentative_sys::process::descriptors::stamp_of;
 
 /// A kind of descriptor that a transaction cannot hold yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,53 +94,54 @@ impl Open {
     }
 }
 
-/// The open descriptors of this process by number.
+/// The open descriptors of this process by number. Every transaction asks twice, so each costs one short look-up.
 ///
 /// # Errors
 /// What listing them said.
 pub fn open_descriptors() -> io::Result<Vec<(i32, Open)>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = fs::open("/proc/self/fd", flags, Mode::empty())?;
+    let mut room = [MaybeUninit::uninit(); 4096];
+    let mut listing = RawDir::new(&directory, &mut room);
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc/self/fd")? {
+    while let Some(entry) = listing.next() {
         let entry = entry?;
-        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // The listing's own descriptor is closed by now.
-        let Ok(target) = fs::read_link(entry.path()) else { continue };
-        if target.as_os_str().to_string_lossy().starts_with("/proc/") && target.ends_with("fd") {
+        let name = entry.file_name();
+        let Some(number) = name.to_str().ok().and_then(|name| name.parse().ok()) else { continue };
+        if number == directory.as_raw_fd() {
             continue;
         }
-        found.push((number, classify(&entry.path(), target)));
+        // One that another thread has closed meanwhile is none.
+        let Ok(target) = fs::readlinkat(&directory, name, Vec::new()) else { continue };
+        found.push((number, classify(number, target.into_bytes())));
     }
     found.sort_by_key(|(number, _)| *number);
     Ok(found)
 }
 
-fn classify(link: &std::path::Path, target: PathBuf) -> Open {
-    use std::os::unix::fs::FileTypeExt;
-    let name = target.as_os_str().to_string_lossy().into_owned();
-    if name.starts_with("pipe:") {
+/// What a descriptor is, by what its link in `/proc` says.
+fn classify(number: i32, target: Vec<u8>) -> Open {
+    if target.starts_with(b"pipe:") {
         return Open::Pipe;
     }
-    if name.starts_with("socket:") {
+    if target.starts_with(b"socket:") {
         return Open::Socket;
     }
-    if let Some(kind) = name.strip_prefix("anon_inode:") {
-        return Open::Uncontained(anonymous_kind(kind.trim_matches(['[', ']'])));
+    if let Some(kind) = target.strip_prefix(b"anon_inode:") {
+        return Open::Uncontained(anonymous_kind(String::from_utf8_lossy(kind).trim_matches(['[', ']'])));
     }
-    if name.starts_with("/memfd:") {
+    if target.starts_with(b"/memfd:") {
         return Open::Uncontained(Uncontained::Memfd);
     }
-    let Ok(metadata) = fs::metadata(link) else { return Open::Uncontained(Uncontained::Unknown) };
-    let kind = metadata.file_type();
-    if kind.is_file() && name.ends_with(" (deleted)") {
-        Open::Unlinked
-    } else if kind.is_file() || kind.is_dir() {
-        Open::Path(target)
-    } else if kind.is_fifo() {
-        Open::Pipe
-    } else if kind.is_char_device() {
-        device_kind(target)
-    } else {
-        Open::Uncontained(Uncontained::Device)
+    let Ok(stamp) = stamp_of(number) else { return Open::Uncontained(Uncontained::Unknown) };
+    let is_deleted = target.ends_with(b" (deleted)");
+    let path = PathBuf::from(OsString::from_vec(target));
+    match FileType::from_raw_mode(stamp.mode) {
+        FileType::RegularFile if is_deleted => Open::Unlinked,
+        FileType::RegularFile | FileType::Directory => Open::Path(path),
+        FileType::Fifo => Open::Pipe,
+        FileType::CharacterDevice => device_kind(path),
+        _ => Open::Uncontained(Uncontained::Device),
     }
 }
 
@@ -166,8 +176,8 @@ mod tests {
     fn every_descriptor_has_a_kind() {
         let epoll = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC).unwrap();
         let (reader, _writer) = rustix::pipe::pipe().unwrap();
-        let file = fs::File::open("/proc/self/exe").unwrap();
-        let null = fs::File::open("/dev/null").unwrap();
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
         let all = open_descriptors().unwrap();
         let kind = |fd: &dyn std::os::fd::AsRawFd| {
             all.iter().find(|(number, _)| *number == fd.as_raw_fd()).map(|(_, open)| open.clone()).unwrap()
