@@ -53,7 +53,7 @@ def may_mount():
 
 #: Fills the store's own disk while the branch runs, FREE bytes excepted, then empties it and decides again.
 FULL_STORE = """
-    mkdir store; mount -t tmpfs -o size=1m tmpfs store; export TENTATIVE_HOME=$PWD/store
+    mkdir store; mount -t tmpfs -o size=2m tmpfs store; export TENTATIVE_HOME=$PWD/store
     (sleep 1; cat /dev/zero > store/filler 2> /dev/null || truncate -s -$FREE store/filler) &
     python program.py file 10 $COUNT
     wait; cat file; echo; rm store/filler
@@ -68,6 +68,7 @@ def test_the_store_is_full(tmp_path):
     assert "refused" in printed and "No space left" in printed, printed
     assert "pending None" not in printed and "\nold\n" in printed, printed
     assert "\nnewnnnnnnnnnn\n3000\n" in printed, printed
+    assert "error:" not in printed and "nothing to commit" not in printed, printed
 
 
 @pytest.mark.parametrize("free", (0, 4096, 8192, 16384))

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -127,6 +128,16 @@ impl Fixture {
         command.arg(if root { "-m" } else { "-Urm" }).args(["--", "sh", "-c", SCRIPT, "sh"]);
         command.env("OPTIONS", options).env("LOWER", lower);
         Ok(command)
+    }
+}
+
+impl Drop for Fixture {
+    /// An overlay leaves a closed directory in its work directory, which keeps an ordinary user from removing the rest.
+    fn drop(&mut self) {
+        for bare in fs::read_dir(self.path()).into_iter().flatten().flatten() {
+            let closed = bare.path().join("work/work");
+            let _none_there = fs::set_permissions(closed, fs::Permissions::from_mode(0o700));
+        }
     }
 }
 

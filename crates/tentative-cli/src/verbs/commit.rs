@@ -12,10 +12,12 @@ pub(crate) fn run(arguments: &Arguments, streams: &Streams) -> Result<End, Comma
     let store = selection::open_store(streams)?;
     let id = selection::named_or_only(&store, arguments.id.as_deref(), streams)?;
     let transaction = store.load(&id)?;
-    let tally = changes::tally(&transaction.record()?.changes);
+    let listed = transaction.record()?.changes;
+    // There may be more than the record had room for.
+    let tally = if listed.is_empty() { String::new() } else { format!(": {}", changes::tally(&listed)) };
     match decision::commit(transaction) {
         Ok(kept) => {
-            streams.say(&format!("committed {id}: {tally}{}\n", decision::others_in_words(&kept)));
+            streams.say(&format!("committed {id}{tally}{}\n", decision::others_in_words(&kept)));
             if arguments.json {
                 streams.print(&json::decision(id.as_str(), State::Committed, None))?;
             }

@@ -271,7 +271,8 @@ impl Journal {
         let lines =
             intent(id, when, steps).map_err(|source| JournalError::Entry { path: path.clone(), source })?;
         let writes = steps.iter().filter(|planned| matches!(planned.step, Step::Rewrite { .. })).count();
-        let noted = 2 * writes;
+        // What is said of one step must not take the room of another's, or of the end.
+        let noted = steps.len() + writes;
         let write = || -> io::Result<File> {
             let mut file = File::create(&path)?;
             file.write_all(&lines)?;
@@ -298,7 +299,7 @@ impl Journal {
 
     /// Notes that a step has been taken, so that a recovery does not take it over what others did since. Not waited for:
     /// what the step wrote is on disk before, and a step that was taken and is not noted is recognised. So a disk that is full
-    /// is no reason to stop, where no room was taken for it.
+    /// is no reason to stop, on a file system that promised no room for it.
     ///
     /// # Errors
     /// When the journal cannot be made to end with its last whole line.
