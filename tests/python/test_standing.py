@@ -184,3 +184,22 @@ def test_a_socket_that_listens_inside_refuses_the_commit(everything):
     assert other.recv(10) == b"text"
     one.close()
     other.close()
+
+
+def test_a_group_of_its_own_is_refused_where_it_could_not_arrive(alone):
+    def check():
+        assert os.getpgrp() != os.getpid()
+        with tentative.transaction() as tx:
+            for make in (lambda: os.setpgid(0, 0), os.setpgrp, lambda: os.setpgid(os.getpid(), os.getpid())):
+                with pytest.raises(PermissionError):
+                    make()
+            subprocess.run(["true"], preexec_fn=os.setpgrp, check=True)
+        assert tx.outcome.committed
+        (blocked,) = [effect for effect in tx.effects if effect.operation == "setpgid"]
+        assert blocked.effect_class == "blocked" and blocked.count == 3 and "do it before" in blocked.hint
+        os.setpgid(0, 0)
+        with tentative.transaction() as tx:
+            os.setpgid(0, 0)
+        assert tx.outcome.committed and os.getpgrp() == os.getpid()
+
+    alone(check)

@@ -33,11 +33,18 @@ pub(crate) fn getsid(call: &mut Call<'_>) -> Outcome {
     }
 }
 
-/// setpgid(2): joining the origin's group means staying in the branch's.
+/// setpgid(2): joining the origin's group means staying in the branch's. A branch leads a group already, so that making one
+/// would do nothing here, and leave the origin where it is.
 pub(crate) fn setpgid(call: &mut Call<'_>) -> Outcome {
     let (Some(shown), of, wanted) = (call.scope.origin.group, call.int(0), call.int(1)) else {
         return Outcome::CONTINUE;
     };
+    let own = call.caller.identity().pid;
+    if is_main(call) && [0, own].contains(&of) && [0, own].contains(&wanted) && shown != own {
+        let hint = "the group of a live process cannot be changed in a transaction: do it before";
+        call.blocked(format!("process {own}"), Errno::PERM, Some(hint.to_owned()));
+        return Outcome::error(Errno::PERM);
+    }
     if shown == 0 || wanted != shown || call.scope.has_process(shown) {
         return Outcome::CONTINUE;
     }
