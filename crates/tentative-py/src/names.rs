@@ -290,11 +290,11 @@ impl Table {
 }
 
 impl Libraries {
-    /// Notes all modules whose dictionaries are not kept.
-    fn note(now: &Now<'_, '_>, own: Vec<usize>, kept: &HashMap<usize, Py<PyDict>>) -> PyResult<Libraries> {
+    /// Notes all modules but those whose dictionaries were chosen to be kept.
+    fn note(now: &Now<'_, '_>, own: Vec<usize>, chosen: &HashSet<usize>) -> PyResult<Libraries> {
         let (mut table, mut left_out) = (Table::default(), Vec::new());
         each_module(now.modules, |name, dict| {
-            if kept.contains_key(&(dict as usize)) {
+            if chosen.contains(&(dict as usize)) {
                 left_out.push((name.to_owned(), dict as usize));
             } else {
                 table.note(name, dict, now.versions.of(dict));
@@ -331,9 +331,9 @@ impl Libraries {
 
     /// Whether noting now would note the same, in the same frame; writes nothing, and believes no address without
     /// looking.
-    fn is_current(&self, now: &Now<'_, '_>, kept: &HashMap<usize, Py<PyDict>>) -> bool {
-        self.left_out.iter().all(|(_, dict)| kept.contains_key(dict))
-            && kept.keys().all(|dict| !self.known.contains(dict))
+    fn is_current(&self, now: &Now<'_, '_>, chosen: &HashSet<usize>) -> bool {
+        self.left_out.iter().all(|(_, dict)| chosen.contains(dict))
+            && chosen.iter().all(|dict| !self.known.contains(dict))
             && self.table.is_unchanged(now.versions)
     }
 
@@ -386,16 +386,17 @@ impl Names {
             Some(latest) => latest.own_modules(py)?,
             None => own_namespaces(modules, judged, judge)?,
         };
-        let mut kept = HashMap::with_capacity(own_modules.len() + given.len());
+        let address = |dict: &Bound<'_, PyDict>| dict.as_ptr() as usize;
+        let chosen: HashSet<usize> = own_modules.iter().chain(&given).map(address).collect();
+        // Looked at before anything is allocated in the interpreter: the collector could take modules away.
+        let current = latest.filter(|latest| latest.is_current(&now, &chosen));
+        let mut kept = HashMap::with_capacity(chosen.len());
         for dict in own_modules.iter().chain(&given) {
-            kept.insert(dict.as_ptr() as usize, dict.copy()?.unbind());
+            kept.insert(address(dict), dict.copy()?.unbind());
         }
-        let libraries = match latest {
-            Some(latest) if latest.is_current(&now, &kept) => latest,
-            _ => {
-                let own = own_modules.iter().map(|dict| dict.as_ptr() as usize).collect();
-                Arc::new(Libraries::note(&now, own, &kept)?)
-            }
+        let libraries = match current {
+            Some(current) => current,
+            None => Arc::new(Libraries::note(&now, own_modules.iter().map(address).collect(), &chosen)?),
         };
         *LATEST.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&libraries));
         let own = note_kept(&libraries.left_out, &given);
