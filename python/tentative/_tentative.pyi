@@ -1,7 +1,10 @@
 """The extension module: thin, without decisions of its own; the package is its only user."""
 
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any, NoReturn
+
+from typing_extensions import Self
 
 __version__: str
 #: The means by which a ``memory_limit`` is kept, as the record names it.
@@ -14,8 +17,7 @@ class Names:
         self,
         modules: dict[str, Any],
         given: Sequence[dict[str, Any]],
-        judged: dict[str, bool],
-        judge: Callable[[str, Any], bool],
+        judge: Callable[[object, dict[str, Any]], bool],
         path: list[str],
         environ: dict[bytes, bytes],
         by_version: bool = True,
@@ -45,12 +47,25 @@ class Report:
     stdout: bytes
     stderr: bytes
 
+class Guard:
+    """What a transaction is besides its steps: in the branch these end by ending it, or not at all."""
+
+    def __init__(self, *arguments: object, **options: object) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool: ...
+    def _guarded(self, function: Callable[..., Any], *arguments: Any) -> Any: ...
+
 class Branch:
     """The handle on a transaction, in the branch; for anybody else its methods raise Error."""
 
     is_in_child: bool
 
-    def commit(self) -> Committed: ...
+    def commit(self, owner: Guard) -> None: ...
     def open_reserve(self) -> None: ...
     def rollback(self, payload: bytes) -> NoReturn: ...
     def report(self) -> Report: ...
@@ -83,6 +98,7 @@ class Committed:
     duration: float
 
 def begin(
+    owner: Guard,
     *,
     without: Sequence[str],
     allow: Sequence[str],

@@ -137,7 +137,7 @@ class Changes:
             sentences.append(f"{memory.pages} pages of memory, {memory.bytes:,} bytes, differ{place}.")
         if not self.objects.known:
             sentences.append(
-                "What changed by name, and in the process's own state, is not known: the code ended without telling."
+                "What changed by name, and in the process's own state, is not known: the code could not be asked."
             )
         return "\n".join(sentences) or "Nothing changed."
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal as _signal
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .outcome import Outcome
@@ -23,6 +23,12 @@ class RolledBack(Error):
 
     #: What the transaction did until then; set by the transaction that raises.
     outcome: Outcome | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For one that leaves a transaction around it: what was done inside is told there, and cannot be pickled."""
+        made, *rest = super().__reduce__()[:2]
+        state = {name: value for name, value in self.__dict__.items() if name != "outcome"}
+        return made, *rest, state
 
 
 class Crashed(RolledBack):

@@ -27,12 +27,8 @@ def _no_changes() -> Changes:
 class Account(Protocol):
     """What a transaction did, told piece by piece when it is asked for; most outcomes are asked for little of it."""
 
-    def changes(self) -> Changes: ...
-    def effects(self) -> tuple[Effect, ...]: ...
-    def verdict(self) -> Verdict: ...
-    def containment(self) -> Containment: ...
-    def stdout(self) -> bytes: ...
-    def stderr(self) -> bytes: ...
+    def tell(self, name: str) -> Any:
+        """The value of the field of that name."""
 
 
 #: The fields that an account tells.
@@ -82,7 +78,7 @@ class Outcome:
         account = self._account
         if account is None or name not in _TOLD:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        value = getattr(account, name)()
+        value = account.tell(name)
         setattr(self, name, value)
         return value
 

@@ -29,7 +29,7 @@ from .errors import (
 )
 from .objects import Before, Found, ObjectChanges, find, resolve
 from .outcome import Outcome
-from .report import Containment, Effect, Verdict, containment_from, effects_from, join_arrays, verdict_from
+from .report import Effect, Verdict, containment_from, effects_from, join_arrays, verdict_from
 
 Parameters = ParamSpec("Parameters")
 Output = Literal["live", "hold", "capture"]
@@ -69,31 +69,37 @@ class _Told:
         self._objects = objects
         self._process = process
 
-    def changes(self) -> Changes:
+    def tell(self, name: str) -> Any:
+        """The value of an outcome's field."""
+        report = self._report
+        tellers: dict[str, Callable[[], Any]] = {
+            "changes": self._changes,
+            "effects": lambda: effects_from(report.effects),
+            "verdict": lambda: verdict_from(report.verdict),
+            "containment": lambda: containment_from(report.containment),
+            "stdout": lambda: report.stdout,
+            "stderr": lambda: report.stderr,
+        }
+        return tellers[name]()
+
+    def _changes(self) -> Changes:
         report, process = self._report, self._process
         objects = ObjectChanges() if self._objects is None else self._objects
         return Changes(
             lambda: join_arrays(report.changes, process), lambda: dict(report.memory), lambda: objects
         )
 
-    def effects(self) -> tuple[Effect, ...]:
-        return effects_from(self._report.effects)
-
-    def verdict(self) -> Verdict:
-        return verdict_from(self._report.verdict)
-
-    def containment(self) -> Containment:
-        return containment_from(self._report.containment)
-
-    def stdout(self) -> bytes:
-        return self._report.stdout
-
-    def stderr(self) -> bytes:
-        return self._report.stderr
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Told:
+        """Itself: nothing of it changes."""
+        return self
 
 
-class Transaction:
+class Transaction(_tentative.Guard):
     """A transaction: use it in a ``with`` statement, or call its :meth:`run`."""
+
+    #: What the guard ends a branch with whose own end failed.
+    _pack_failure = staticmethod(transport.pack_failure)
+    _UNTOLD = transport.UNTOLD
 
     #: Which attempt this is, from 1 (``tentative.attempts``).
     number: int = 1
@@ -126,14 +132,22 @@ class Transaction:
         self._timeout = timeout
         self._memory_limit = memory_limit
         self._state: Literal["new", "inside", "ended"] = "new"
+        #: Set by the extension module, so that no signal handler can come between: where the transaction has got to.
         self._branch: _tentative.Branch | None = None
+        self._ended: _tentative.Ended | None = None
+        self._committed: _tentative.Committed | None = None
+        #: What the branch found by name, for the outcome of a commit.
+        self._known: ObjectChanges | None = None
         self._before: Before | None = None
+        #: Whether the origin was asked about the commit.
+        self._was_frozen = False
         self._skip: frames.Skip | None = None
         self._outcome: Outcome | None = None
         #: In the origin: what the end of the block, or `run`, has to raise.
         self._failure: BaseException | None = None
 
     def __repr__(self) -> str:
+        self._settle()
         state = {"new": "not begun", "inside": "inside"}.get(self._state)
         if state is None:
             state = "committed" if self.outcome.committed else "rolled back"
@@ -148,14 +162,16 @@ class Transaction:
         Raises:
             Error: it has not ended yet.
         """
+        self._settle()
         if self._outcome is None:
-            raise Error("the transaction has not ended yet: there is no outcome")
+            begun = "ended yet" if self._state == "inside" else "begun"
+            raise Error(f"the transaction has not {begun}: there is no outcome")
         return self._outcome
 
     @property
     def changes(self) -> Changes:
         """What it changed; inside the transaction, so far."""
-        if self._state != "inside":
+        if not self._is_inside():
             return self.outcome.changes
         branch = self._inside()
         found: list[Found] = []
@@ -170,14 +186,14 @@ class Transaction:
     @property
     def effects(self) -> tuple[Effect, ...]:
         """What crossed the sandbox; inside the transaction, so far."""
-        if self._state != "inside":
+        if not self._is_inside():
             return self.outcome.effects
         return effects_from(self._inside().report().effects)
 
     @property
     def verdict(self) -> Verdict:
         """Whether rolling back restores everything and a commit is exact; inside the transaction, so far."""
-        if self._state != "inside":
+        if not self._is_inside():
             return self.outcome.verdict
         return verdict_from(self._inside().report().verdict)
 
@@ -204,7 +220,7 @@ class Transaction:
 
     # The with statement.
 
-    def __enter__(self) -> Transaction:
+    def _enter(self) -> Transaction:
         frame = sys._getframe(1)
         if self._state == "new":
             frames.require_with_statement(frame)
@@ -212,13 +228,13 @@ class Transaction:
             self._skip = frames.skip_body(frame, self)
         return self
 
-    def __exit__(
+    def _exit(
         self,
         kind: type[BaseException] | None,
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        if self._state == "inside":
+        if self._is_inside():
             self._keep_child_inside(exception)
             if exception is not None:
                 self._roll_back(exception=exception)
@@ -262,6 +278,16 @@ class Transaction:
         script: bool = False,
     ) -> Outcome:
         """Runs a function; a script may end by ``SystemExit``, whose exit status says whether it ended well."""
+        outcome: Outcome = self._guarded(self._run_guarded, function, spaces, decide, script)
+        return outcome
+
+    def _run_guarded(
+        self,
+        function: Callable[[], Any],
+        spaces: Iterable[dict[str, Any] | None],
+        decide: Decide | bool,
+        script: bool,
+    ) -> Outcome:
         if not self._begin(
             [space for space in spaces if space is not None], decide if callable(decide) else None
         ):
@@ -295,6 +321,7 @@ class Transaction:
         if "objects" not in self._without:
             self._before = Before(spaces)
         begun = _tentative.begin(
+            self,
             without=sorted(self._without),
             allow=self._allow,
             output=self._output,
@@ -307,14 +334,14 @@ class Transaction:
         # Two processes come here.
         if isinstance(begun, _tentative.Branch):
             self._state = "inside"
-            self._branch = begun
             return True
         while isinstance(begun, _tentative.Frozen):
+            self._was_frozen = True
             assert decide is not None
             begun = self._decide(begun, decide)
         assert isinstance(begun, _tentative.Ended)
-        if self._outcome is None:
-            self._end_rolled_back(begun)
+        self._ended = begun
+        self._settle()
         return False
 
     def _decide(
@@ -327,25 +354,34 @@ class Transaction:
         try:
             wanted = decide(outcome)
         except BaseException as error:
-            ended = frozen.rollback()
-            self._end_rolled_back(ended)
+            self._ended = ended = frozen.rollback()
+            self._settle()
             self.outcome.exception = error
             return ended
         return frozen.commit() if wanted else frozen.rollback()
 
     def _commit(self) -> None:
         branch = self._inside()
-        found = None if self._before is None else find(self._before)
-        known = () if found is None or self._before is None else resolve(self._before, found)
+        self._known = self._find_objects()
         try:
-            committed = branch.commit()
+            branch.commit(self)
         except CommitRefused as refused:
             refused.__traceback__ = None
             raise
         # This is the origin, with the branch's memory.
-        outcome = self._told(committed.report, committed.duration, ObjectChanges(known) if known else None)
-        outcome.committed = True
-        self._end(outcome)
+        self._settle()
+
+    def _find_objects(self) -> ObjectChanges | None:
+        """What changed by name; what the program has done to the interpreter can make that unknown."""
+        if self._before is None:
+            return None
+        try:
+            found = find(self._before)
+            return ObjectChanges(resolve(self._before, found)) if found else None
+        except MemoryError:
+            raise
+        except Exception:
+            return ObjectChanges(known=False)
 
     def _commit_or_roll_back(self, value: Any = None) -> None:
         """Commits at the end of a block; a refusal rolls back and is raised in the origin."""
@@ -370,10 +406,16 @@ class Transaction:
         # First of all: what follows needs memory, of which there may be none left.
         branch.open_reserve()
         try:
-            found = () if self._before is None else tuple(find(self._before))
+            found: tuple[Found, ...] | None = ()
+            try:
+                found = () if self._before is None else tuple(find(self._before))
+            except MemoryError:
+                raise
+            except Exception:
+                found = None
             process = branch.process()
             nothing = value is None and exception is None and exit_code is None and not refused
-            if nothing and not found and process == "[]":
+            if nothing and found == () and process == "[]":
                 payload = b""
             else:
                 payload = transport.pack(value, exception, exit_code, refused, conflicts, found, process)
@@ -381,7 +423,12 @@ class Transaction:
             payload = transport.WITHOUT_MEMORY
         branch.rollback(payload)
 
+    def _is_inside(self) -> bool:
+        self._settle()
+        return self._state == "inside"
+
     def _inside(self) -> _tentative.Branch:
+        self._settle()
         if self._state == "ended":
             raise Finished("this transaction has ended; begin another with tentative.transaction()")
         if self._branch is None:
@@ -409,19 +456,33 @@ class Transaction:
 
     # The end, in the origin.
 
+    def _settle(self) -> None:
+        """Takes the end in; done once more when a signal handler has raised in the middle of it."""
+        if self._state == "ended":
+            return
+        if self._committed is not None:
+            committed = self._committed
+            outcome = self._told(committed.report, committed.duration, self._known)
+            outcome.committed = True
+            self._end(outcome)
+        elif self._ended is not None:
+            self._end_rolled_back(self._ended)
+
     def _end_rolled_back(self, ended: _tentative.Ended) -> None:
         cause, number = ended.cause
         payload = ended.payload if cause == "asked" else None
         if payload:
             outcome = self._end_told(ended, transport.unpack(payload))
-        elif cause == "asked":
+        elif cause == "asked" and not self._was_frozen:
             outcome = self._told(ended.report, ended.duration)
         else:
             outcome = self._told(ended.report, ended.duration, ObjectChanges(known=False))
-            outcome.exception = self._reason(cause, number)
+            outcome.exception = None if cause == "asked" else self._reason(cause, number)
         ended.release()
+        self._failure = outcome.exception
+        if isinstance(outcome.exception, RolledBack):
+            outcome.exception.outcome = outcome
         self._end(outcome)
-        self._fail(outcome.exception)
 
     def _end_told(self, ended: _tentative.Ended, ending: transport.Ending) -> Outcome:
         """The outcome of a branch that had something to say about its end."""
@@ -474,15 +535,12 @@ class Transaction:
         return Outcome.told_by(_Told(report, objects, process), duration, limited_by)
 
     def _end(self, outcome: Outcome) -> None:
-        self._state = "ended"
-        self._branch = None
-        self._before = None
         self._outcome = outcome
-
-    def _fail(self, exception: BaseException | None) -> None:
-        self._failure = exception
-        if isinstance(exception, RolledBack):
-            exception.outcome = self._outcome
+        self._branch = self._before = self._known = None
+        # The last of it: what comes before can be done again.
+        self._state = "ended"
+        # Whoever was the branch is waited for now.
+        self._committed = self._ended = None
 
 
 def _exit_status(exception: BaseException) -> int | None:

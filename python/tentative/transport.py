@@ -6,10 +6,12 @@ cannot be serialised becomes a description of itself (``RemoteError``), so that 
 
 from __future__ import annotations
 
+import gc
 import io
 import pickle
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -40,11 +42,34 @@ class Ending:
     process: str = "[]"
 
 
-def dumps(value: Any) -> bytes:
-    """Serialises by value what pickle can only name (lambdas, classes of ``__main__``)."""
+def dumps(value: Any) -> tuple[bytes, ...]:
+    """Serialises, by value what pickle can only name (lambdas, classes of ``__main__``).
+
+    A class that was there when the transaction began is there in the origin, at the same address, and ``except`` asks
+    for that one. So there are two pickles of what has such classes, and the origin reads the first that it can: one
+    that names them by address, and one that has them by value, for those that were made since.
+    """
     import cloudpickle  # type: ignore[import-untyped]  # in the branch: costs the origin nothing when no rollback carries a value
 
-    return bytes(cloudpickle.dumps(value))
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        found = False
+
+        def persistent_id(self, obj: Any) -> tuple[int, str, str] | None:
+            if not issubclass(type(obj), type) or not _is_by_value(obj):
+                return None
+            self.found = True
+            return id(obj), obj.__module__, obj.__qualname__
+
+    room = io.BytesIO()
+    pickler = Pickler(room)
+    pickler.dump(value)
+    by_address = room.getvalue()
+    return (by_address, bytes(cloudpickle.dumps(value))) if pickler.found else (by_address,)
+
+
+def _is_by_value(kind: type) -> bool:
+    """Whether a class is one that no import finds."""
+    return kind.__module__ == "__main__" or "<locals>" in kind.__qualname__
 
 
 def pack(
@@ -70,6 +95,11 @@ def pack(
     return pickle.dumps(parts)
 
 
+def pack_failure(exception: BaseException) -> bytes:
+    """Packs the end of a branch whose own end failed, by what it failed with; what it changed by name is unknown."""
+    return pack(exception=exception, found=None)
+
+
 class _Reader(pickle.Unpickler):
     """Reads without importing the program's modules: their code would run in the origin, outside of everything."""
 
@@ -79,14 +109,29 @@ class _Reader(pickle.Unpickler):
             raise pickle.UnpicklingError(f"{module_name} is not imported in the origin")
         return super().find_class(module_name, global_name)
 
+    def persistent_load(self, pid: Any) -> type:
+        address, *name = pid
+        for each in gc.get_objects():
+            if id(each) == address and issubclass(type(each), type):
+                if [each.__module__, each.__qualname__] == name:
+                    return each  # type: ignore[no-any-return]
+                break
+        raise pickle.UnpicklingError(f"{'.'.join(name)} is a class of the transaction's own")
 
-def _read(pickled: bytes) -> Any:
-    return _Reader(io.BytesIO(pickled)).load()
+
+def _read(pickles: Sequence[bytes]) -> Any:
+    """Reads the first pickle that can be read."""
+    for pickled in pickles[:-1]:
+        try:
+            return _Reader(io.BytesIO(pickled)).load()
+        except Exception:
+            continue
+    return _Reader(io.BytesIO(pickles[-1])).load()
 
 
 def unpack(payload: bytes) -> Ending:
     """Reads an ending in the origin; what cannot be read there becomes a ``RemoteError`` too."""
-    parts = _read(payload)
+    parts = _read((payload,))
     exception = None if parts["exception"] is None else _load_exception(*parts["exception"])
     value = None
     if parts["value"] is not None:
@@ -106,17 +151,17 @@ def unpack(payload: bytes) -> Ending:
     )
 
 
-def _value(value: Any) -> bytes | None:
+def _value(value: Any) -> tuple[bytes, ...] | None:
     if value is None:
         return None
     try:
         return dumps(value)
     except BaseException as error:
         stand_in = RemoteError(_name(type(value)), f"{_VALUE}: {_text(error)}", traceback.format_exc())
-        return pickle.dumps(stand_in)
+        return (pickle.dumps(stand_in),)
 
 
-def _exception(exception: BaseException) -> tuple[bytes | None, str, str, str]:
+def _exception(exception: BaseException) -> tuple[tuple[bytes, ...] | None, str, str, str]:
     """The exception's pickle if it survives one, and always its type, message and traceback in words."""
     try:
         where = _from_the_code_on(exception.__traceback__)
@@ -124,9 +169,9 @@ def _exception(exception: BaseException) -> tuple[bytes | None, str, str, str]:
     except BaseException as error:
         told = f"(its traceback could not be formatted: {type(error).__name__})"
     try:
-        pickled: bytes | None = dumps(exception)
+        pickled: tuple[bytes, ...] | None = dumps(exception)
         # An __init__ that wants more than .args pickles well and fails when it is read.
-        pickle.loads(pickled or b"")
+        _read(pickled or ())
     except BaseException:
         pickled = None
     return pickled, _name(type(exception)), _text(exception), told
@@ -143,7 +188,7 @@ def _from_the_code_on(where: TracebackType | None) -> TracebackType | None:
     return where
 
 
-def _load_exception(pickled: bytes | None, name: str, message: str, told: str) -> BaseException:
+def _load_exception(pickled: Sequence[bytes] | None, name: str, message: str, told: str) -> BaseException:
     exception: BaseException | None = None
     if pickled is not None:
         try:
@@ -167,12 +212,13 @@ def _text(thing: BaseException) -> str:
         return f"(no text: {type(error).__name__})"
 
 
-def _without_memory() -> bytes:
-    words = "there was no memory left to tell where"
+def _in_words(exception: BaseException, out_of_memory: bool) -> bytes:
+    """An ending that says no more than an exception without a place."""
+    name, words = _name(type(exception)), str(exception)
     parts = {
         "value": None,
-        "exception": (pickle.dumps(MemoryError(words)), "MemoryError", words, f"MemoryError: {words}\n"),
-        "out_of_memory": True,
+        "exception": ((pickle.dumps(exception),), name, words, f"{name}: {words}\n"),
+        "out_of_memory": out_of_memory,
         "exit_code": None,
         "refused": (),
         "conflicts": (),
@@ -182,5 +228,11 @@ def _without_memory() -> bytes:
     return pickle.dumps(parts)
 
 
-#: The ending of code after which no memory is left to pack another: packed ahead of that time.
-WITHOUT_MEMORY = _without_memory()
+# Packed ahead of the time when they cannot be.
+
+#: The ending of code after which no memory is left to pack another.
+WITHOUT_MEMORY = _in_words(MemoryError("there was no memory left to tell where"), True)
+#: The ending of code after which nothing can be packed, whatever it did to the interpreter.
+UNTOLD = _in_words(
+    RuntimeError("the code left the interpreter in a state in which it could not tell how it ended"), False
+)

@@ -14,7 +14,7 @@ def note(modules, by_version, given=(), path=None, environ=None):
     judge = lambda name, module: name.startswith("own")  # noqa: E731
     path = sys.path if path is None else path
     environ = os.environ._data if environ is None else environ
-    names = _tentative.Names(modules, list(given), {}, judge, path, environ, by_version=by_version)
+    names = _tentative.Names(modules, list(given), judge, path, environ, by_version=by_version)
     return names, lambda: names.unchanged(modules, path, environ)
 
 

@@ -14,12 +14,14 @@ use crate::{branch::Branch, ended::Ended, errors, frozen::Frozen, interpreter};
 /// Begins a transaction.
 ///
 /// Returns a `Branch` in the branch. In the origin it returns an `Ended` when the branch was rolled back or, with
-/// `decide`, a `Frozen` when the branch asks for its commit.
+/// `decide`, a `Frozen` when the branch asks for its commit. The first two are the owner's `_branch` and `_ended` before any
+/// instruction of Python's runs, among which a signal handler could raise.
 #[pyfunction]
-#[pyo3(signature = (*, without, allow, output, timeout, memory_limit, decide, executable, program))]
+#[pyo3(signature = (owner, *, without, allow, output, timeout, memory_limit, decide, executable, program))]
 #[expect(clippy::too_many_arguments, reason = "one keyword each, as Python callers write them")]
 pub(crate) fn begin(
     py: Python<'_>,
+    owner: &Bound<'_, PyAny>,
     without: Vec<String>,
     allow: Vec<String>,
     output: &str,
@@ -45,7 +47,15 @@ pub(crate) fn begin(
     let begun = transaction::begin(&options);
     // Two processes come here.
     handlers.after_in_parent(py);
-    into_python(py, begun.map_err(|error| errors::unsupported(py, &error))?)
+    let begun = begun.map_err(|error| errors::unsupported(py, &error))?;
+    let attribute = match begun {
+        Begun::Inside(_) => "_branch",
+        Begun::Ended(_) => "_ended",
+        Begun::Frozen(_) => return into_python(py, begun),
+    };
+    let begun = into_python(py, begun)?;
+    owner.setattr(attribute, &begun)?;
+    Ok(begun)
 }
 
 /// The Python object for where a transaction got to.

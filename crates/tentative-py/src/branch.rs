@@ -1,7 +1,7 @@
 //! `Branch`: the handle on a transaction, in the branch.
 
 use pyo3::prelude::*;
-use tentative::transaction::{self, Elsewhere};
+use tentative::transaction::{self, Elsewhere, Place};
 
 use crate::{committed::Committed, errors, interpreter, report};
 
@@ -17,6 +17,11 @@ impl Branch {
         Branch { inner: Some(inner) }
     }
 
+    /// Where its code runs, unless it has been committed.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.inner.as_ref().map(transaction::Branch::place)
+    }
+
     /// The library's handle, for whom it is.
     fn inside(&mut self, py: Python<'_>) -> PyResult<&mut transaction::Branch> {
         let branch = self.inner.as_mut().ok_or_else(|| errors::finished(py))?;
@@ -27,8 +32,9 @@ impl Branch {
 
 #[pymethods]
 impl Branch {
-    /// Commits: returns in the origin process, whose memory is the branch's then.
-    fn commit(&mut self, py: Python<'_>) -> PyResult<Committed> {
+    /// Commits: returns in the origin process, whose memory is the branch's then. What it did is the owner's `_committed`
+    /// before any instruction of Python's runs, among which a signal handler could raise.
+    fn commit(&mut self, py: Python<'_>, owner: &Bound<'_, PyAny>) -> PyResult<()> {
         let branch = self.inside(py)?;
         let handlers = interpreter::ForkHandlers::find().ok_or_else(|| errors::no_fork_handlers(py))?;
         interpreter::flush(py);
@@ -37,11 +43,11 @@ impl Branch {
         handlers.after_in_parent(py);
         let committed = committed.map_err(|refused| errors::commit_refused(py, &refused))?;
         self.inner = None;
-        Committed::of(py, committed)
+        owner.setattr("_committed", Committed::of(py, committed)?)
     }
 
     /// Lets a branch with a limit on memory have a little more, for what it does to roll back. Allocates nothing.
-    fn open_reserve(&mut self) {
+    pub(crate) fn open_reserve(&mut self) {
         // A branch that was committed has no limit any more.
         if let Some(branch) = &mut self.inner {
             branch.open_reserve();
@@ -49,7 +55,7 @@ impl Branch {
     }
 
     /// Ends the branch; the payload arrives in the origin's `Ended`. Does not return.
-    fn rollback(&mut self, py: Python<'_>, payload: &[u8]) -> PyResult<()> {
+    pub(crate) fn rollback(&mut self, py: Python<'_>, payload: &[u8]) -> PyResult<()> {
         let branch = self.inside(py)?;
         interpreter::flush(py);
         Err(errors::elsewhere(py, branch.try_rollback(payload)))
@@ -58,8 +64,7 @@ impl Branch {
     /// Whether the caller is a child of the branch, which has a copy of this handle and may not use it.
     #[getter]
     fn is_in_child(&self) -> bool {
-        let place = self.inner.as_ref().map(transaction::Branch::place);
-        place.is_some_and(|place| place.check() == Err(Elsewhere::Child))
+        self.place().is_some_and(|place| place.check() == Err(Elsewhere::Child))
     }
 
     /// What changed and crossed so far, memory excepted.

@@ -1,7 +1,7 @@
 //! The Python extension module `tentative._tentative`: thin, without decisions of its own.
 //!
-//! It has unsafe code for two reasons only: PyO3's macros, and calls of the interpreter that PyO3 has no safe form
-//! for (`names`, `versions`, `interpreter`).
+//! It has unsafe code for two reasons only: PyO3's macros, and calls that PyO3 has no safe form for (`names`, `versions`,
+//! `interpreter`, `guard`).
 
 mod begin;
 mod branch;
@@ -9,6 +9,7 @@ mod committed;
 mod ended;
 mod errors;
 mod frozen;
+mod guard;
 mod interpreter;
 mod names;
 mod report;
@@ -26,8 +27,8 @@ static HEAP: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 mod _tentative {
     #[pymodule_export]
     use crate::{
-        begin::begin, branch::Branch, committed::Committed, ended::Ended, frozen::Frozen, names::Names,
-        report::Report,
+        begin::begin, branch::Branch, committed::Committed, ended::Ended, frozen::Frozen, guard::Guard,
+        names::Names, report::Report,
     };
 
     #[pymodule_export]

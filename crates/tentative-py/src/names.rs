@@ -27,6 +27,8 @@ struct Space {
     /// Its version when it was noted, if the interpreter keeps one and it is a module's: other dictionaries can be
     /// those of objects, whose attributes can be set beside it.
     version: Option<u64>,
+    /// Whether it is a module's; the other ones were given and are called "globals".
+    is_module: bool,
     /// Where its bindings start in `bindings`, and how many there are.
     start: usize,
     length: usize,
@@ -70,6 +72,8 @@ struct Libraries {
     modules: Items,
     dicts: Vec<usize>,
     environ: Items,
+    /// Where each module is among them, by its name's address.
+    judged: HashMap<usize, usize>,
     /// The entries of `sys.path`.
     path: Vec<usize>,
     /// The same as copies, whose objects live as long as this.
@@ -204,6 +208,16 @@ fn dicts(modules: &Bound<'_, PyDict>) -> Vec<usize> {
     found
 }
 
+/// The addresses of the modules' names, each with its place among them.
+fn numbered_names(modules: &Bound<'_, PyDict>) -> HashMap<usize, usize> {
+    let mut found = HashMap::with_capacity(modules.len());
+    each_item(modules.as_ptr(), |name, _| {
+        let number = found.len();
+        found.insert(name as usize, number);
+    });
+    found
+}
+
 /// Calls `visit` with the name and the dictionary of each module.
 fn each_module(modules: &Bound<'_, PyDict>, mut visit: impl FnMut(&str, *mut ffi::PyObject)) {
     each_item(modules.as_ptr(), |name, module| {
@@ -213,43 +227,31 @@ fn each_module(modules: &Bound<'_, PyDict>, mut visit: impl FnMut(&str, *mut ffi
     });
 }
 
-/// The namespaces to look at, in order: every module's, then the given ones that no module has.
-fn namespaces(modules: &Bound<'_, PyDict>, given: &[Bound<'_, PyDict>]) -> Vec<(String, *mut ffi::PyObject)> {
-    let mut found: Vec<(String, *mut ffi::PyObject)> = Vec::with_capacity(modules.len() + given.len());
+/// The names and the dictionaries of the modules.
+fn module_namespaces(modules: &Bound<'_, PyDict>) -> Vec<(String, *mut ffi::PyObject)> {
+    let mut found = Vec::with_capacity(modules.len());
     each_module(modules, |name, dict| found.push((name.to_owned(), dict)));
-    for dict in given {
-        if found.iter().all(|(_, known)| *known != dict.as_ptr()) {
-            found.push(("globals".to_owned(), dict.as_ptr()));
-        }
-    }
     found
 }
 
-/// The namespaces of the program's own modules. `judged` has what `judge` said of a name before: asking it takes
-/// Python code, which a name costs once.
+/// The namespaces of the program's own modules. What `before` had is judged already: asking takes Python code.
 fn own_namespaces<'py>(
     modules: &Bound<'py, PyDict>,
-    judged: &Bound<'py, PyDict>,
+    before: Option<&Libraries>,
     judge: &Bound<'py, PyAny>,
 ) -> PyResult<Vec<Bound<'py, PyDict>>> {
     let py = modules.py();
     let (mut own, mut unknown) = (Vec::new(), Vec::new());
-    // SAFETY: gives a borrowed reference to the constant, which lives for ever.
-    let yes = unsafe { ffi::Py_True() };
     each_item(modules.as_ptr(), |name, module| {
         let Some(dict) = namespace_of(module) else { return };
-        // SAFETY: wants a live dictionary and a live key: the callers' and one of `sys.modules`.
-        let known = unsafe { ffi::PyDict_GetItemWithError(judged.as_ptr(), name) };
-        if known.is_null() {
-            // SAFETY: drops the error of a key that cannot be hashed; wants the interpreter's lock, which is held.
-            unsafe { ffi::PyErr_Clear() };
-            unknown.push((owned(py, name), owned(py, module), owned(py, dict)));
-        } else if known == yes {
-            own.push(owned(py, dict));
+        match before.and_then(|before| before.judgement(name, dict)) {
+            Some(true) => own.push(owned(py, dict)),
+            Some(false) => {}
+            None => unknown.push((owned(py, name), owned(py, dict))),
         }
     });
-    for (name, module, dict) in unknown {
-        if judge.call1((name, module))?.is_truthy()? {
+    for (name, dict) in unknown {
+        if judge.call1((name, &dict))?.is_truthy()? {
             own.push(dict);
         }
     }
@@ -263,12 +265,13 @@ fn owned(py: Python<'_>, object: *mut ffi::PyObject) -> Py<PyAny> {
 }
 
 impl Table {
-    fn note(&mut self, name: &str, dict: *mut ffi::PyObject, version: Option<u64>) {
+    fn note(&mut self, name: Option<&str>, dict: *mut ffi::PyObject, version: Option<u64>) {
         let start = self.bindings.len();
         let bindings = &mut self.bindings;
         each_item(dict, |name, value| bindings.push(Binding { name: name as usize, value: value as usize }));
         let length = self.bindings.len() - start;
-        self.spaces.push(Space { name: name.to_owned(), dict: dict as usize, version, start, length });
+        let (is_module, name) = (name.is_some(), name.unwrap_or("globals").to_owned());
+        self.spaces.push(Space { name, dict: dict as usize, version, is_module, start, length });
     }
 
     fn of(&self, space: &Space) -> &[Binding] {
@@ -297,7 +300,7 @@ impl Libraries {
             if chosen.contains(&(dict as usize)) {
                 left_out.push((name.to_owned(), dict as usize));
             } else {
-                table.note(name, dict, now.versions.of(dict));
+                table.note(Some(name), dict, now.versions.of(dict));
             }
         });
         Ok(Libraries {
@@ -305,6 +308,7 @@ impl Libraries {
             table,
             left_out,
             own,
+            judged: numbered_names(now.modules),
             modules: Items::of(now.modules, now.versions),
             dicts: dicts(now.modules),
             environ: Items::of(now.environ, now.versions),
@@ -337,6 +341,12 @@ impl Libraries {
             && self.table.is_unchanged(now.versions)
     }
 
+    /// What was said of a module of that name with that dictionary: whether it is the program's own.
+    fn judgement(&self, name: *mut ffi::PyObject, dict: *mut ffi::PyObject) -> Option<bool> {
+        let index = self.judged.get(&(name as usize))?;
+        (self.dicts[*index] == dict as usize).then(|| self.own.contains(&(dict as usize)))
+    }
+
     /// The dictionaries of the program's own modules, while `sys.modules` is what was noted.
     fn own_modules<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let dict = |address: &usize| owned(py, std::ptr::with_exposed_provenance_mut(*address));
@@ -348,12 +358,12 @@ impl Libraries {
 fn note_kept(left_out: &[(String, usize)], given: &[Bound<'_, PyDict>]) -> Table {
     let mut table = Table::default();
     for (name, dict) in left_out {
-        table.note(name, std::ptr::with_exposed_provenance_mut(*dict), None);
+        table.note(Some(name), std::ptr::with_exposed_provenance_mut(*dict), None);
     }
     for (index, dict) in given.iter().enumerate() {
         let is_module = left_out.iter().any(|(_, module)| *module == dict.as_ptr() as usize);
         if !is_module && !given[..index].iter().any(|earlier| earlier.is(dict)) {
-            table.note("globals", dict.as_ptr(), None);
+            table.note(None, dict.as_ptr(), None);
         }
     }
     table
@@ -362,17 +372,15 @@ fn note_kept(left_out: &[(String, usize)], given: &[Bound<'_, PyDict>]) -> Table
 #[pymethods]
 impl Names {
     /// Notes the bindings of all modules and of the given dictionaries; keeps the objects of the program's own modules
-    /// and of the given dictionaries alive. `judge` says of a module's name and the module whether it is the program's
-    /// own; `judged` has its answers so far. Without `by_version` items are compared also where dictionaries have
+    /// and of the given dictionaries alive. `judge` says of a module's name and its dictionary whether it is the
+    /// program's own. Without `by_version` items are compared also where dictionaries have
     /// versions.
     #[new]
-    #[pyo3(signature = (modules, given, judged, judge, path, environ, by_version=true))]
-    #[expect(clippy::too_many_arguments, reason = "what there is to look at, as Python's caller holds it")]
+    #[pyo3(signature = (modules, given, judge, path, environ, by_version=true))]
     fn new(
         py: Python<'_>,
         modules: &Bound<'_, PyDict>,
         given: Vec<Bound<'_, PyDict>>,
-        judged: &Bound<'_, PyDict>,
         judge: &Bound<'_, PyAny>,
         path: &Bound<'_, PyList>,
         environ: &Bound<'_, PyDict>,
@@ -381,10 +389,11 @@ impl Names {
         let versions = if by_version { Versions::find(py) } else { Versions::none() };
         let now = Now { versions, modules, path, environ };
         // The judge is Python code, which no lock may be held over.
-        let latest = take_latest().filter(|latest| latest.has_same_frame(&now));
+        let before = take_latest();
+        let latest = before.clone().filter(|latest| latest.has_same_frame(&now));
         let own_modules = match &latest {
             Some(latest) => latest.own_modules(py)?,
-            None => own_namespaces(modules, judged, judge)?,
+            None => own_namespaces(modules, before.as_deref(), judge)?,
         };
         let address = |dict: &Bound<'_, PyDict>| dict.as_ptr() as usize;
         let chosen: HashSet<usize> = own_modules.iter().chain(&given).map(address).collect();
@@ -436,15 +445,26 @@ impl Names {
         given: Vec<Bound<'_, PyDict>>,
     ) -> Vec<Row> {
         let mut rows = Vec::new();
+        let modules_before = self.places().filter(|place| place.space.is_module);
         let mut before: HashMap<&str, Place<'_>> =
-            self.places().map(|place| (place.space.name.as_str(), place)).collect();
-        for (name, dict) in namespaces(modules, &given) {
+            modules_before.map(|place| (place.space.name.as_str(), place)).collect();
+        let mut seen = HashSet::new();
+        for (name, dict) in module_namespaces(modules) {
             match before.remove(name.as_str()) {
                 None => rows.push(module_row(name, "created", py)),
                 Some(place) if place.space.dict != dict as usize => {
                     rows.push(module_row(name, "modified", py));
                 }
-                Some(place) => place.compare(py, dict, &mut rows),
+                Some(place) => {
+                    seen.insert(dict as usize);
+                    place.compare(py, dict, &mut rows);
+                }
+            }
+        }
+        // Those that were given are alive, also when their module is gone.
+        for dict in given.iter().map(Bound::as_ptr).filter(|dict| seen.insert(*dict as usize)) {
+            if let Some(place) = self.places().find(|place| place.space.dict == dict as usize) {
+                place.compare(py, dict, &mut rows);
             }
         }
         let mut gone: Vec<&str> = before.into_keys().collect();
@@ -471,9 +491,10 @@ impl Names {
         // Making the copy can run the collector, whose callbacks can rebind names: believe what is in it, no more.
         let mut lives = self.kept.get(&space.dict).is_some_and(|copy| has_item(copy.as_ptr(), &binding));
         if !lives {
-            let namespaces = namespaces(modules, &given);
-            let (_, dict) = namespaces.iter().find(|(_, dict)| *dict as usize == space.dict)?;
-            lives = has_item(*dict, &binding);
+            let modules = module_namespaces(modules).into_iter().map(|(_, dict)| dict);
+            let dict =
+                modules.chain(given.iter().map(Bound::as_ptr)).find(|dict| *dict as usize == space.dict)?;
+            lives = has_item(dict, &binding);
         }
         let object = |address: usize| owned(py, std::ptr::with_exposed_provenance_mut(address));
         lives.then(|| (object(binding.name), object(binding.value)))

@@ -10,26 +10,28 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import UserDict
 from collections.abc import Iterable
 from typing import Any
 
 from .. import _tentative
 
+#: The class of ``os.environ`` while the program has not put something else there.
+_ENVIRONMENT = type(os.environ)
+
 #: Where modules of others lie.
 _LIBRARIES = ("site-packages", "dist-packages")
 
-#: Modules already judged, by name: whether they are the program's own.
-_own: dict[str, bool] = {}
 
-
-def _is_own(name: str, module: Any) -> bool:
-    """Judges a module once; what was said is asked no more."""
+def _is_own(name: object, namespace: dict[str, Any]) -> bool:
+    """Judges a module by its namespace; none of the module's own code runs: some load themselves then."""
+    if type(name) is not str:
+        return False
+    file = namespace.get("__file__")
     top = name.partition(".")[0]
-    file = getattr(module, "__dict__", {}).get("__file__") or ""
     foreign = top in sys.stdlib_module_names and name != "__main__"
-    known = not (foreign or top in ("tentative", "cloudpickle") or any(part in file for part in _LIBRARIES))
-    _own[name] = known
-    return known
+    installed = type(file) is str and any(part in file for part in _LIBRARIES)
+    return not (foreign or top in ("tentative", "cloudpickle") or installed)
 
 
 class Before:
@@ -37,13 +39,40 @@ class Before:
 
     def __init__(self, spaces: Iterable[dict[str, Any]] = ()) -> None:
         self.spaces = tuple(spaces)
-        self.names = _tentative.Names(sys.modules, self.spaces, _own, _is_own, sys.path, environ())
+        self.names = _tentative.Names(modules(), self.spaces, _is_own, path(), environ())
 
     def unchanged(self) -> bool:
         """Whether nothing at all is bound differently now."""
-        return self.names.unchanged(sys.modules, sys.path, environ())
+        return self.names.unchanged(modules(), path(), environ())
+
+
+# What a program has put in the place of these is taken for what it has in it, as far as that can be read.
+
+
+def modules() -> dict[str, Any]:
+    """The interpreter's modules by name."""
+    return _dictionary(getattr(sys, "modules", None))
+
+
+def path() -> list[Any]:
+    """The entries of ``sys.path``."""
+    found = getattr(sys, "path", None)
+    return found if type(found) is list else list(found) if type(found) is tuple else []
 
 
 def environ() -> dict[bytes, bytes]:
     """The environment as Python holds it, undecoded."""
-    return os.environ._data  # type: ignore[attr-defined, no-any-return]
+    found = getattr(os, "environ", None)
+    if type(found) is _ENVIRONMENT:
+        return found._data  # type: ignore[attr-defined, no-any-return]
+    encoded = {}
+    for name, value in _dictionary(found).items():
+        if type(name) is str and type(value) is str:
+            encoded[os.fsencode(name)] = os.fsencode(value)
+    return encoded
+
+
+def _dictionary(found: Any) -> dict[Any, Any]:
+    if issubclass(type(found), dict):
+        return found  # type: ignore[no-any-return]
+    return found.data if type(found) is UserDict else {}

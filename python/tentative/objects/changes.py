@@ -14,8 +14,8 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any, overload
 
 from ..report import Change
-from .capture import Before, environ
-from .describe import describe
+from .capture import Before, environ, modules, path
+from .describe import describe, is_of
 
 #: Names that the import system and the interpreter rebind by themselves.
 _NOISE = frozenset(("__builtins__", "__warningregistry__", "_"))
@@ -107,28 +107,26 @@ def find(before: Before) -> list[Found]:
     """Finds what is bound differently now; to be called in the branch."""
     if before.unchanged():
         return []
-    rows = before.names.compare(sys.modules, before.spaces)
+    rows = before.names.compare(modules(), before.spaces)
     found = [_found(*row) for row in rows if not _is_noise(*row)]
-    found += _entries("sys.path", before.names.path, sys.path)
+    found += _entries("sys.path", before.names.path, path())
     found += _environment(before.names.environ, environ())
     return found
 
 
 def _is_noise(space: str, kind: str, index: int, name: Any, value: Any) -> bool:
     """What comes along with something else: a package's attribute for an imported module, the statement's ``as``."""
-    if name in _NOISE or _is_a_transaction(value):
+    if (type(name) is str and name in _NOISE) or is_of(value, "tentative", "Transaction"):
         return True
-    return kind == "created" and isinstance(value, ModuleType) and sys.modules.get(f"{space}.{name}") is value
-
-
-def _is_a_transaction(value: Any) -> bool:
-    kind = type(value)
-    return (kind.__module__, kind.__qualname__) == ("tentative", "Transaction")
+    is_module = kind == "created" and issubclass(type(value), ModuleType)
+    return is_module and modules().get(f"{space}.{name}") is value
 
 
 def _found(space: str, kind: str, index: int, name: Any, value: Any) -> Found:
     after = describe(value) if kind != "deleted" and space != "sys.modules" else None
-    return Found(space, kind, name, None, after, index if index >= 0 else None)
+    # What crosses a rollback is text: a key can be anything.
+    text = name if name is None or type(name) is str else describe(name)
+    return Found(space, kind, text, None, after, index if index >= 0 else None)
 
 
 def _entries(space: str, old: list[Any], new: list[Any]) -> Iterator[Found]:
@@ -168,9 +166,10 @@ def resolve(before: Before, found: Sequence[Found]) -> list[Found]:
     resolved = []
     for each in found:
         if each.index is not None:
-            old = before.names.old(each.index, sys.modules, before.spaces)
+            old = before.names.old(each.index, modules(), before.spaces)
             if old is not None:
-                each = replace(each, name=str(old[0]), before=describe(old[1]), index=None)
+                name = old[0] if type(old[0]) is str else describe(old[0])
+                each = replace(each, name=name, before=describe(old[1]), index=None)
             else:
                 alive = alive or _alive()
                 each = _from_the_living(before, each, alive)

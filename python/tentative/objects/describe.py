@@ -7,14 +7,23 @@ written in Python is called, and the text has at most ``LONGEST`` characters.
 from __future__ import annotations
 
 import reprlib
-import sys
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 LONGEST = 160
 
-#: Bytes up to which an object of a class written in C is asked for its repr.
-_LARGEST = 64 * 1024
+#: Classes whose repr asks nobody but the object itself, by their full names: nothing is imported to know them.
+_PLAIN = frozenset(
+    ("NoneType", "bool", "float", "complex", "range", "ellipsis", "NotImplementedType", "re.Pattern")
+    + ("decimal.Decimal", "datetime.date", "datetime.timedelta", "datetime.timezone")
+)
+#: Those whose repr asks a time zone, which can be of any class.
+_WITH_ZONE = frozenset(("datetime.datetime", "datetime.time"))
+_CONTAINERS = (list, tuple, dict, set, frozenset, str, deque, array)
 
 
 class _Short(reprlib.Repr):
@@ -28,36 +37,92 @@ class _Short(reprlib.Repr):
 
     def repr1(self, x: Any, level: int) -> str:
         kind = type(x)
-        if kind in (list, tuple, dict, set, frozenset, str):
+        if kind in _CONTAINERS:
             return super().repr1(x, level)
+        if issubclass(kind, BaseException) and _is_of_c(kind):
+            return _name(kind) + self.repr1(BaseException.args.__get__(x), level)  # type: ignore[attr-defined]
         return _atom(x, kind)
+
+    # The library's own would sort: that is comparing, which is the items' code.
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        pairs = (f"{self.repr1(key, level - 1)}: {self.repr1(value, level - 1)}" for key, value in x.items())
+        return self._in_braces(pairs, len(x), level)
+
+    def repr_set(self, x: set[Any], level: int) -> str:
+        return self._in_braces(self._each(x, level), len(x), level) if x else "set()"
+
+    def repr_frozenset(self, x: frozenset[Any], level: int) -> str:
+        return f"frozenset({self._in_braces(self._each(x, level), len(x), level)})" if x else "frozenset()"
+
+    def _each(self, items: Iterable[Any], level: int) -> Iterable[str]:
+        first = list(islice(items, 1000))
+        plain = all(type(item) is str for item in first) or all(type(item) is int for item in first)
+        return (self.repr1(item, level - 1) for item in (sorted(first) if plain else first))
+
+    def _in_braces(self, texts: Iterable[str], count: int, level: int) -> str:
+        shown = list(islice(texts, self.maxdict)) if level > 0 else []
+        return "{" + ", ".join([*shown, *(["..."] if count > len(shown) else [])]) + "}"
 
 
 def _atom(value: Any, kind: type) -> str:
     if kind is int:
         return repr(value) if abs(value) < 1 << 200 else f"<int of {value.bit_length()} bits>"
     if kind is FunctionType or kind is BuiltinFunctionType:
-        return f"<function {value.__module__}.{value.__qualname__}>"
+        return f"<function {_word(value.__module__)}.{value.__qualname__}>"
+    if kind is MethodType:
+        function = value.__func__
+        return (
+            f"<bound method {function.__qualname__}>" if type(function) is FunctionType else "<bound method>"
+        )
     if kind is ModuleType:
         return f"<module {object.__getattribute__(value, '__dict__').get('__name__')!r}>"
-    if isinstance(value, type):
+    if issubclass(kind, type):
         return f"<class {_name(value)}>"
     if kind in (bytes, bytearray):
         return repr(value) if len(value) <= 40 else f"{value[:20]!r}... ({len(value)} bytes)"
-    method: Any = next(base.__dict__["__repr__"] for base in kind.__mro__ if "__repr__" in base.__dict__)
-    if (
-        isinstance(method, FunctionType)
-        or method is object.__repr__
-        or sys.getsizeof(value, _LARGEST) >= _LARGEST
-    ):
-        return f"<{_name(kind)} object>"
-    return repr(value)
+    name = _name(kind)
+    if name in _PLAIN and _is_of_c(kind):
+        return repr(value)
+    if name in _WITH_ZONE and (value.tzinfo is None or _name(type(value.tzinfo)) in _PLAIN):
+        return repr(value)
+    if name == "numpy.ndarray" and value.dtype.kind in "biufcSUmM" and value.nbytes < _LARGEST:
+        return repr(value)
+    return f"<{name} object>"
+
+
+#: Bytes up to which an array is asked for its repr.
+_LARGEST = 64 * 1024
+
+
+def _is_of_c(kind: type) -> bool:
+    """Whether a class's repr is not written in Python."""
+    spaces = [_SPACE_OF(base) for base in _BASES_OF(kind)]
+    method = next(space["__repr__"] for space in spaces if "__repr__" in space)
+    return not isinstance(method, FunctionType)
+
+
+# Asked of `type` itself: a class of the program's can have its own way of looking up what it has.
+_SPACE_OF: Callable[[type], Mapping[str, Any]] = type.__dict__["__dict__"].__get__
+_BASES_OF: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
+_QUALIFIED_NAME_OF: Callable[[type], str] = type.__dict__["__qualname__"].__get__
 
 
 def _name(kind: type) -> str:
-    module = type.__getattribute__(kind, "__module__")
-    name = type.__getattribute__(kind, "__qualname__")
-    return str(name) if module == "builtins" else f"{module}.{name}"
+    module = type.__dict__["__module__"].__get__(kind)
+    name = _QUALIFIED_NAME_OF(kind)
+    return name if module == "builtins" else f"{_word(module)}.{name}"
+
+
+def _word(name: Any) -> str:
+    """A module's name, which can be any object."""
+    return name if type(name) is str else "?"
+
+
+def is_of(value: Any, module: str, name: str) -> bool:
+    """Whether an object is of the class of that name, without asking either."""
+    kind = type(value)
+    return _SPACE_OF(kind).get("__module__") == module and _QUALIFIED_NAME_OF(kind) == name
 
 
 def describe(value: Any) -> str:

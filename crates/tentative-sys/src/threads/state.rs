@@ -100,6 +100,15 @@ pub(crate) fn set_timer(which: usize, value: &IntervalTimer) {
     let _cannot_fail = unsafe { raw::syscall(libc::SYS_setitimer, [which, pointer, 0, 0, 0, 0]) };
 }
 
+/// Stops interval timer `which` and returns what was left: it has either gone off by then or never will.
+fn stop_timer(which: usize) -> IntervalTimer {
+    let (none, mut value) = (IntervalTimer::default(), IntervalTimer::default());
+    let (new, old) = ((&raw const none) as usize, (&raw mut value) as usize);
+    // SAFETY: the kernel reads one structure and fills in the other.
+    let _cannot_fail = unsafe { raw::syscall(libc::SYS_setitimer, [which, new, old, 0, 0, 0]) };
+    value
+}
+
 fn sigaltstack(new: Option<&AlternateStack>) -> Result<AlternateStack, Errno> {
     let mut old = AlternateStack::default();
     let new = new.map_or(0, |stack| core::ptr::from_ref(stack) as usize);
@@ -110,7 +119,8 @@ fn sigaltstack(new: Option<&AlternateStack>) -> Result<AlternateStack, Errno> {
 }
 
 impl ThreadState {
-    /// Captures the calling process; the mask is passed in, since it is blocked while capturing.
+    /// Captures the calling process; the mask is passed in, since it is blocked while capturing. Its timers stand still from
+    /// then on: one that went off meanwhile would be captured and arrive as a pending signal as well.
     pub(crate) fn capture_into(&mut self, mask: u64) {
         self.mask = mask;
         for (index, slot) in self.actions.iter_mut().enumerate() {
@@ -118,7 +128,7 @@ impl ThreadState {
         }
         self.alternate_stack = sigaltstack(None).unwrap_or_default();
         for (which, slot) in self.timers.iter_mut().enumerate() {
-            *slot = timer(which);
+            *slot = stop_timer(which);
         }
     }
 

@@ -245,6 +245,7 @@ fn freeze(control: &mut Control, kind: u32) -> u64 {
     } else {
         [0; 2]
     };
+    let stopped_ms = super::wait::now_ms();
     capture(&mut control.request, mask);
     let dumpable = control.request.process.dumpable;
     if dumpable != READABLE {
@@ -265,6 +266,12 @@ fn freeze(control: &mut Control, kind: u32) -> u64 {
         }
     };
     control.request.kind = ask::NOTHING;
+    let elapsed_us = super::wait::now_ms().saturating_sub(stopped_ms) as i64 * 1000;
+    for (which, timer) in control.request.threads.timers.iter().enumerate() {
+        if timer.0 != [0; 4] {
+            set_timer(which, &super::wait::later(timer, elapsed_us));
+        }
+    }
     if dumpable != READABLE {
         set_dumpable(dumpable);
     }

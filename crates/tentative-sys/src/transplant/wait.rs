@@ -59,7 +59,7 @@ pub(super) fn reap(pid: i32) {
 }
 
 /// Milliseconds of a clock that only goes forward.
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let mut time = [0i64; 2];
     let pointer = time.as_mut_ptr() as usize;
     let clock = libc::CLOCK_MONOTONIC as usize;
@@ -417,7 +417,7 @@ pub(super) fn arrive(control: &mut Control, value: u64) -> ! {
 }
 
 /// A timer that was stopped for a while keeps its due time; one that is overdue goes off at once.
-fn later(timer: &IntervalTimer, elapsed_us: i64) -> IntervalTimer {
+pub(super) fn later(timer: &IntervalTimer, elapsed_us: i64) -> IntervalTimer {
     let left = (timer.0[2] * 1_000_000 + timer.0[3] - elapsed_us).max(1);
     IntervalTimer([timer.0[0], timer.0[1], left / 1_000_000, left % 1_000_000])
 }
