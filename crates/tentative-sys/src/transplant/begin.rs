@@ -118,6 +118,7 @@ fn registered_sequence() -> (isize, u32) {
 pub(super) unsafe extern "C" fn origin_main(argument: *mut u8) -> ! {
     // SAFETY: `begin` passes its own mapped area, which nothing else uses meanwhile.
     let control = unsafe { &mut *argument.cast::<Control>() };
+    wait::look_at_terminal(control);
     crash::point("begin.before-clone");
     let made = match entry_of(control) {
         Some(_) => clone_through_helper(control),

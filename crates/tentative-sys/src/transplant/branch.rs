@@ -31,6 +31,7 @@ const READABLE: usize = 1;
 pub(super) fn start(control: &mut Control) -> ! {
     crash::point("branch.start");
     let _own_group = raw::setpgid(0, 0);
+    take_terminal(control);
     register_thread(control);
     redirect_output(control);
     if let Err((index, errno)) = enter(control) {
@@ -54,6 +55,16 @@ pub(super) fn start(control: &mut Control) -> ! {
     set_mask(control.plan.saved_mask);
     // SAFETY: the clone has a copy of the origin's stack as it was when `begin` saved its context.
     unsafe { arch::resume(&raw const control.begin, arrival::INSIDE) }
+}
+
+/// Takes the terminal's foreground if the origin had it: by itself, since its code may read before the origin runs again.
+fn take_terminal(control: &mut Control) {
+    let terminal = core::mem::replace(&mut control.origin.terminal, -1);
+    if terminal >= 0 {
+        let own = raw::getpgid(0).unwrap_or(0) as i32;
+        let _gone_terminal = crate::kin::become_foreground_raw(terminal, own);
+        let _own = raw::close(terminal as usize);
+    }
 }
 
 fn prctl(option: i32, argument: usize) {

@@ -88,7 +88,6 @@ pub(super) fn prepare(control: &mut Control) -> Result<(), Errno> {
     if raw::getpgid(branch as usize) == raw::getpgid(0) {
         let _already_done_there = raw::setpgid(branch as usize, branch as usize);
     }
-    hand_terminal_over(control);
     if let Some(entry) = entry_of(control) {
         let mut message = talk::Message::of(talk::op::RUNNING);
         message.a = i64::from(branch);
@@ -105,14 +104,13 @@ fn watch_child_signals(control: &Control) {
     }
 }
 
-/// Gives the terminal's foreground to the branch's group if the origin's has it.
-fn hand_terminal_over(control: &mut Control) {
+/// Looks before the clone whether the origin's group has the terminal's foreground, which the branch takes over then.
+pub(super) fn look_at_terminal(control: &mut Control) {
     let Ok(terminal) = raw::open(b"/dev/tty\0", libc::O_RDWR | libc::O_CLOEXEC | libc::O_NOCTTY) else {
         return;
     };
     let own = raw::getpgid(0).unwrap_or(0) as i32;
     if foreground_group_raw(terminal as i32) == Ok(own) {
-        let _gone_terminal = become_foreground_raw(terminal as i32, control.origin.branch);
         control.origin.terminal_group = own;
         control.origin.terminal = terminal as i32;
     } else {

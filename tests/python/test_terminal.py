@@ -1,0 +1,51 @@
+"""A transaction at a terminal has its foreground from its first instruction on."""
+
+import os
+import pty
+import select
+import sys
+import textwrap
+import time
+
+import pytest
+
+READS = """
+    import sys
+    import tentative
+
+    options = eval(sys.argv[1])
+    for number in range(15):
+        outcome = tentative.transaction(**options).run(sys.stdin.readline)
+        assert outcome.value == f"line {number}\\n", outcome
+    with tentative.transaction(**options):
+        assert input() == "line 15"
+    print("read", number + 2)
+"""
+
+
+@pytest.mark.parametrize("chosen", ({"without": ("files", "kin", "world")}, {}), ids=("memory", "all"))
+def test_code_that_reads_at_once_is_not_stopped(chosen):
+    pid, controller = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", textwrap.dedent(READS), repr(chosen)])
+    try:
+        os.write(controller, b"".join(b"line %d\n" % number for number in range(16)))
+        told, until = b"", time.monotonic() + 60
+        while b"read 16" not in told and time.monotonic() < until:
+            if select.select([controller], [], [], 0.5)[0]:
+                try:
+                    told += os.read(controller, 4096)
+                except OSError:  # the other side is closed
+                    break
+            if os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None:
+                raise AssertionError(f"it was stopped: {told.decode()}")
+        assert b"read 16" in told, told.decode()
+    finally:
+        os.close(controller)
+        ended, until = False, time.monotonic() + 10
+        while not ended and time.monotonic() < until:
+            ended = os.waitpid(pid, os.WNOHANG)[0] == pid
+            time.sleep(0.01)
+        if not ended:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
