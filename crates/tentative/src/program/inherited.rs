@@ -1,7 +1,7 @@
 //! Descriptors that the runner's caller left open for the program.
 //!
-//! None may let the program act outside: regular files and directories are opened again through the sandbox, pipes are
-//! kept for reading, everything else is closed and recorded. The standard streams are the program's own and `shown`, the
+//! None may let the program act outside: regular files and directories are opened again through the sandbox, deleted files
+//! that can be read are copied, pipes are kept for reading, everything else is closed and recorded. The standard streams are the program's own and `shown`, the
 //! input too where it can be written to; a directory is no stream, as it leads to everything.
 
 use std::{
@@ -21,15 +21,18 @@ use crate::{
     layer::Layer,
     monitor::{Log, now_ns},
     process::gaps::Uncontained,
+    transaction::copies::to_read,
 };
 
 /// What becomes of one descriptor.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Fate {
     /// It is opened again by path inside, with these flags, at this offset.
-    Reopen { path: PathBuf, flags: OFlags, offset: u64, else_keep: bool },
+    Reopen { path: PathBuf, flags: OFlags, offset: u64, else_copy: bool },
     /// It is closed; a standard stream is the null device instead, so that the number is in use.
     Close { what: String },
+    /// A deleted file that can only be read: a copy. By its number the program could open it again and write to it.
+    Copy { copy: OwnedFd, what: String },
     /// It stays: it can only be read from, or it is a harmless device.
     Keep { what: String },
     /// A standard stream that somebody outside sees.
@@ -63,10 +66,11 @@ impl Inherited {
         for (fd, fate) in others.into_iter().chain(input) {
             let effect = match fate {
                 Fate::Reopen { .. } => continue,
+                Fate::Copy { .. } if *fd == 0 => continue,
                 Fate::Close { what } => {
                     effect(Class::Blocked, Decision::Denied, "inherit", format!("descriptor {fd} ({what})"))
                 }
-                Fate::Keep { what } => {
+                Fate::Keep { what } | Fate::Copy { what, .. } => {
                     effect(Class::Observed, Decision::Allowed, "inherit", format!("descriptor {fd} ({what})"))
                 }
                 Fate::Shown { what, object } => {
@@ -92,10 +96,14 @@ impl Inherited {
             match fate {
                 Fate::Keep { .. } | Fate::Shown { .. } => {}
                 Fate::Close { .. } => close(*fd)?,
-                Fate::Reopen { path, flags, offset, else_keep } => match reopen(path, *flags, *offset) {
+                Fate::Copy { copy, .. } => duplicate_onto(copy, *fd)?,
+                Fate::Reopen { path, flags, offset, else_copy } => match reopen(path, *flags, *offset) {
                     Ok(inside) => duplicate_onto(&inside, *fd)?,
                     // It is not there inside: a file of a kernel file system, or behind a mask.
-                    Err(_) if *else_keep => {}
+                    Err(_) if *else_copy => match to_read(*fd, *offset) {
+                        Ok(copy) => duplicate_onto(&copy, *fd)?,
+                        Err(_) => close(*fd)?,
+                    },
                     Err(_) => close(*fd)?,
                 },
             }
@@ -148,19 +156,23 @@ fn fate(fd: BorrowedFd<'_>, live: bool) -> Option<Fate> {
     if matches!(number, 1 | 2) && is_stream(kind, flags) {
         return shown();
     }
+    let offset = seek(fd, SeekFrom::Current(0)).unwrap_or(0);
     let path = what.is_absolute() && fs::metadata(what).is_ok_and(|there| same(&there, &status));
     match kind {
         FileType::RegularFile | FileType::Directory if path => {
             let kept = OFlags::ACCMODE | OFlags::APPEND | OFlags::NONBLOCK | OFlags::DIRECTORY | OFlags::PATH;
-            let offset = seek(fd, SeekFrom::Current(0)).unwrap_or(0);
-            let else_keep = number == 0 && only_reads && kind == FileType::RegularFile;
-            Some(Fate::Reopen { path: what.clone(), flags: flags & kept, offset, else_keep })
+            let else_copy = number == 0 && only_reads && kind == FileType::RegularFile;
+            Some(Fate::Reopen { path: what.clone(), flags: flags & kept, offset, else_copy })
         }
         // A socket or a terminal can be written to by that number as well.
         _ if number == 0 && is_stream(kind, flags) && !only_reads => shown(),
         FileType::Directory | FileType::Symlink | FileType::Unknown => Some(Fate::Close { what: words }),
+        FileType::RegularFile if only_reads => Some(match to_read(number, offset) {
+            Ok(copy) => Fate::Copy { copy, what: words },
+            Err(_) => Fate::Close { what: words },
+        }),
         _ if number == 0 && only_reads => None,
-        FileType::Fifo | FileType::RegularFile if only_reads => Some(Fate::Keep { what: words }),
+        FileType::Fifo if only_reads => Some(Fate::Keep { what: words }),
         _ => Some(Fate::Close { what: words }),
     }
 }

@@ -6,7 +6,7 @@
 //! interpreter.
 
 mod capture;
-mod copies;
+pub(crate) mod copies;
 mod error;
 mod inherit;
 mod link;

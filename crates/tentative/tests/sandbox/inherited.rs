@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{Read as _, Write as _},
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
     os::{fd::AsRawFd as _, unix::net::UnixStream},
     path::Path,
 };
@@ -28,6 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("what_has_too_long_a_path_is_closed", what_has_too_long_a_path_is_closed),
     ("a_directory_is_no_stream", a_directory_is_no_stream),
     ("a_deleted_directory_is_no_stream", a_deleted_directory_is_no_stream),
+    ("a_deleted_file_is_a_copy", a_deleted_file_is_a_copy),
     ("input_that_can_be_written_is_shown", input_that_can_be_written_is_shown),
 ];
 
@@ -111,6 +112,29 @@ fn a_deleted_directory_is_no_stream() {
     // Its parent can be reached by it.
     change_at_each_stream(&open);
     assert_eq!(names(directory.path()), Vec::<String>::new());
+}
+
+fn a_deleted_file_is_a_copy() {
+    let directory = TempDir::new_in("/var/tmp").unwrap();
+    let path = directory.path().join("doomed");
+    fs::write(&path, "first\nsecond\n").unwrap();
+    let mut open = File::open(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    open.seek(SeekFrom::Start(6)).unwrap();
+    fcntl_setfd(&open, FdFlags::empty()).unwrap();
+    dup2_stdin(&open).unwrap();
+    let text = |number: i32| {
+        format!("read line <&{number} && test $line = second && echo escaped > /proc/self/fd/{number}")
+    };
+    for number in [0, open.as_raw_fd()] {
+        let ended = run_and_roll_back(&script(&text(number))).unwrap();
+        let read = fs::read_to_string(format!("/proc/self/fd/{number}")).unwrap();
+        assert_eq!((ended.how, read.as_str()), (How::Exited(0), "first\nsecond\n"));
+    }
+    // One that the sandbox has not: its own process's.
+    dup2_stdin(File::open(format!("/proc/{}/status", std::process::id())).unwrap()).unwrap();
+    let ended = run_and_roll_back(&script("read name rest && test $name = Name:")).unwrap();
+    assert_eq!(ended.how, How::Exited(0));
 }
 
 fn input_that_can_be_written_is_shown() {
