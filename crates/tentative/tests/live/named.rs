@@ -45,7 +45,16 @@ fn refused(wanted: impl Fn(&BeginError) -> bool) {
     }
 }
 
+fn stale(open: &File) -> impl Fn(&BeginError) -> bool + use<> {
+    let wanted = open.as_raw_fd();
+    move |error| matches!(error, BeginError::Reopen { number, errno: Errno::STALE } if *number == wanted)
+}
+
 fn too_long_a_path_refuses() {
+    let long = |open: &OwnedFd| {
+        let wanted = open.as_raw_fd();
+        move |error: &BeginError| matches!(error, BeginError::Descriptor { number, kind: Uncontained::LongPath } if *number == wanted)
+    };
     let name = "x".repeat(250);
     let mut directory: OwnedFd = File::open(work()).expect("open").into();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -53,15 +62,11 @@ fn too_long_a_path_refuses() {
         mkdirat(&directory, &name, Mode::RWXU).expect("mkdir");
         directory = openat(&directory, &name, flags, Mode::empty()).expect("open");
     }
-    refused(
-        |error| matches!(error, BeginError::Descriptor { kind: Uncontained::LongPath, number } if *number == directory.as_raw_fd()),
-    );
+    refused(long(&directory));
     let file: OwnedFd =
         openat(&directory, "file", OFlags::RDWR | OFlags::CREATE, Mode::RUSR | Mode::WUSR).expect("open");
     drop(directory);
-    refused(
-        |error| matches!(error, BeginError::Descriptor { kind: Uncontained::LongPath, number } if *number == file.as_raw_fd()),
-    );
+    refused(long(&file));
     drop(file);
     committed(|| ());
 }
@@ -163,9 +168,7 @@ fn a_deleted_directory_is_not_its_decoy() {
     let open = File::open(&name).expect("open");
     fs::remove_dir(&name).expect("rmdir");
     fs::create_dir(&decoy).expect("mkdir");
-    refused(
-        |error| matches!(error, BeginError::Reopen { number, errno: Errno::STALE } if *number == open.as_raw_fd()),
-    );
+    refused(stale(&open));
     drop(open);
     committed(|| ());
 }
@@ -176,7 +179,6 @@ fn what_is_mounted_over_refuses() {
         return;
     }
     let point = work().join("point");
-    let stale = |number| move |error: &BeginError| matches!(error, BeginError::Reopen { number: found, errno: Errno::STALE } if *found == number);
     let inode = |path: &Path| fs::metadata(path).expect("stat").ino();
     let file = point.join("file");
     fs::write(&file, "below").expect("write");
@@ -189,9 +191,9 @@ fn what_is_mounted_over_refuses() {
     assert_eq!((inode(&point), inode(&file)), below, "only the device tells them");
     refused(|error| matches!(error, BeginError::Directory(_)));
     env::set_current_dir(before).expect("chdir");
-    refused(stale(of_file.as_raw_fd()));
+    refused(stale(&of_file));
     drop(of_file);
-    refused(stale(of_directory.as_raw_fd()));
+    refused(stale(&of_directory));
     drop(of_directory);
     committed(|| ());
 }
