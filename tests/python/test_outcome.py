@@ -32,11 +32,11 @@ for options in ({"without": ("files", "kin", "world")}, {}):
 """
 
 
-def shown(stdout, stderr):
+def shown(stdout, stderr, stdin=subprocess.DEVNULL):
     """The lines that the program tells when these are its standard streams, each for both kinds of transaction."""
     told, teller = os.pipe()
     command = [sys.executable, "-c", SHOWN, str(teller)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, pass_fds=[teller])
+    done = subprocess.run(command, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=[teller])
     os.close(teller)
     with open(told) as lines:
         found = lines.read().splitlines()
@@ -59,7 +59,14 @@ def test_live_output_is_an_effect_for_each_stream(tmp_path):
 def test_live_output_on_a_terminal_is_an_effect():
     controller, terminal = pty.openpty()
     try:
-        assert shown(terminal, terminal) == [f"live 1 shown standard output ({os.ttyname(terminal)})"]
+        name = os.ttyname(terminal)
+        assert shown(terminal, terminal) == [f"live 1 shown standard output ({name})"]
+        # As input it can be written to as well, also when output is not shown.
+        assert shown(terminal, terminal, terminal) == [
+            f"live 1 shown standard output ({name})",
+            f"hold 1 shown standard input ({name})",
+            f"capture 1 shown standard input ({name})",
+        ]
     finally:
         os.close(controller)
         os.close(terminal)

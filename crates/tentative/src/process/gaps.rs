@@ -8,8 +8,11 @@ use std::{
     path::PathBuf,
 };
 
-use rustix::fs::{self, FileType, Mode, OFlags, RawDir};
-use tentative_sys::process::descriptors::stamp_of;
+use rustix::{
+    fs::{self, FileType, Mode, OFlags, RawDir, Stat},
+    io::Errno,
+};
+use tentative_sys::{kin::with_number, process::descriptors::flags_and_offset};
 
 /// A kind of descriptor that a transaction cannot hold yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,10 @@ pub enum Uncontained {
     Memfd,
     /// A device.
     Device,
+    /// A file or directory whose path the kernel cannot say.
+    LongPath,
+    /// A file whose opened name is gone, while other names of it live.
+    NameGone,
     /// Something that has no name here.
     Unknown,
 }
@@ -53,6 +60,8 @@ impl Uncontained {
             Uncontained::IoUring => "an io_uring instance",
             Uncontained::Memfd => "a memfd",
             Uncontained::Device => "a device",
+            Uncontained::LongPath => "a file whose path is too long",
+            Uncontained::NameGone => "a file that was opened under a name that is gone, but has others",
             Uncontained::Unknown => "of an unknown kind",
         }
     }
@@ -65,6 +74,8 @@ pub enum Open {
     Path(PathBuf),
     /// A regular file without a path.
     Unlinked,
+    /// A regular file or a directory that no path leads to, though it has names.
+    Unnamed(Uncontained),
     /// A pipe or FIFO.
     Pipe,
     /// A socket.
@@ -89,7 +100,7 @@ impl Open {
             // Its name may be another one inside.
             Open::Terminal(_) => "a terminal".to_owned(),
             Open::Harmless => "a harmless device".to_owned(),
-            Open::Uncontained(kind) => kind.name().to_owned(),
+            Open::Unnamed(kind) | Open::Uncontained(kind) => kind.name().to_owned(),
         }
     }
 }
@@ -111,9 +122,13 @@ pub fn open_descriptors() -> io::Result<Vec<(i32, Open)>> {
         if number == directory.as_raw_fd() {
             continue;
         }
-        // One that another thread has closed meanwhile is none.
-        let Ok(target) = fs::readlinkat(&directory, name, Vec::new()) else { continue };
-        found.push((number, classify(number, target.into_bytes())));
+        let open = match fs::readlinkat(&directory, name, Vec::new()) {
+            Ok(target) => classify(number, target.into_bytes()),
+            // One that another thread has closed meanwhile is none.
+            Err(Errno::NOENT) => continue,
+            Err(errno) => classify_without_path(number, errno),
+        };
+        found.push((number, open));
     }
     found.sort_by_key(|(number, _)| *number);
     Ok(found)
@@ -133,16 +148,53 @@ fn classify(number: i32, target: Vec<u8>) -> Open {
     if target.starts_with(b"/memfd:") {
         return Open::Uncontained(Uncontained::Memfd);
     }
-    let Ok(stamp) = stamp_of(number) else { return Open::Uncontained(Uncontained::Unknown) };
-    let is_deleted = target.ends_with(b" (deleted)");
+    let Some(status) = status_of(number) else { return Open::Uncontained(Uncontained::Unknown) };
+    let is_marked = target.ends_with(b" (deleted)");
     let path = PathBuf::from(OsString::from_vec(target));
-    match FileType::from_raw_mode(stamp.mode) {
-        FileType::RegularFile if is_deleted => Open::Unlinked,
+    match FileType::from_raw_mode(status.st_mode) {
+        FileType::RegularFile if is_marked => marked(number, path, &status),
         FileType::RegularFile | FileType::Directory => Open::Path(path),
         FileType::Fifo => Open::Pipe,
         FileType::CharacterDevice => device_kind(path),
         _ => Open::Uncontained(Uncontained::Device),
     }
+}
+
+/// A regular file with the mark of a deleted one, which can also be the end of its name.
+fn marked(number: i32, path: PathBuf, status: &Stat) -> Open {
+    let is_it = |named: Stat| (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino);
+    if status.st_nlink == 0 {
+        Open::Unlinked
+    } else if fs::lstat(&path).is_ok_and(is_it) {
+        Open::Path(path)
+    } else if flags_and_offset(number).is_ok_and(|(flags, _)| !may_write(flags)) {
+        // What is only read can be read from a copy.
+        Open::Unlinked
+    } else {
+        Open::Unnamed(Uncontained::NameGone)
+    }
+}
+
+/// What a descriptor is whose link cannot be read: never nothing, as the branch would then share it.
+fn classify_without_path(number: i32, errno: Errno) -> Open {
+    let kind = status_of(number).map(|status| FileType::from_raw_mode(status.st_mode));
+    match (kind, errno) {
+        (Some(FileType::RegularFile | FileType::Directory), Errno::NAMETOOLONG) => {
+            Open::Unnamed(Uncontained::LongPath)
+        }
+        _ => Open::Uncontained(Uncontained::Unknown),
+    }
+}
+
+fn status_of(number: i32) -> Option<Stat> {
+    with_number(number, |open| fs::fstat(open).ok())?
+}
+
+/// Whether an open file with these flags can be written to.
+#[must_use]
+pub const fn may_write(flags: i32) -> bool {
+    // O_ACCMODE; 0 is read-only, also of what only names its file.
+    flags & 3 != 0
 }
 
 fn anonymous_kind(kind: &str) -> Uncontained {
@@ -186,5 +238,24 @@ mod tests {
         assert_eq!(kind(&reader), Open::Pipe);
         assert!(matches!(kind(&file), Open::Path(_)));
         assert_eq!(kind(&null), Open::Harmless);
+    }
+
+    #[test]
+    fn the_mark_of_a_deleted_file_can_be_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log (deleted)");
+        let other = directory.path().join("other");
+        let written = std::fs::File::create(&path).unwrap();
+        let read = std::fs::File::open(&path).unwrap();
+        let kind = |file: &std::fs::File| {
+            let target = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+            classify(file.as_raw_fd(), target.into_os_string().into_vec())
+        };
+        assert_eq!((kind(&written), kind(&read)), (Open::Path(path.clone()), Open::Path(path.clone())));
+        std::fs::hard_link(&path, &other).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!((kind(&written), kind(&read)), (Open::Unnamed(Uncontained::NameGone), Open::Unlinked));
+        std::fs::remove_file(&other).unwrap();
+        assert_eq!(kind(&written), Open::Unlinked);
     }
 }

@@ -13,7 +13,6 @@ mod terminal;
 mod watch;
 
 use std::{
-    env,
     ffi::OsString,
     path::PathBuf,
     time::{Duration, Instant},
@@ -37,6 +36,7 @@ use crate::{
     monitor::{Monitor, Origin, Outer, Scope},
     pathways,
     policy::Policy,
+    process::place::working_directory,
     sandbox::{Blueprint, Ending, Sandbox, SandboxError, SpawnError, make_point},
     store::{StoreError, Transaction},
     transaction::Output,
@@ -180,7 +180,7 @@ pub fn run_and_look(
     let program = options.argv.first().ok_or(RunError::NoProgram)?;
     let began = Instant::now();
     let started_ns = crate::monitor::now_ns();
-    let directory = env::current_dir().map_err(RunError::Directory)?;
+    let directory = working_directory().map_err(RunError::Directory)?;
     let outer = Outer::find(&options.policy).map_err(|errno| match errno {
         Errno::MLINK => RunError::TooDeep,
         errno => RunError::Outer(errno),

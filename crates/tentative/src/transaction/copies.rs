@@ -65,6 +65,21 @@ fn try_make(number: i32, flags: i32, offset: i64, known: &[PrivateCopy]) -> Resu
     Ok(Made { copy, owned: vec![open, file] })
 }
 
+/// A copy of the file at a number, to be read from the same offset; for a program, which could open the original again by
+/// its number and write to it.
+pub(crate) fn to_read(number: i32, offset: u64) -> Result<OwnedFd, Errno> {
+    let source = reopen(number, OFlags::RDONLY)?;
+    let file = nameless(number)?;
+    match stamp_of(number)?.size as u64 {
+        // Files of the kernel's file systems say no size.
+        0 => copy_by_hand(source.as_fd(), file.as_fd(), 0, u64::MAX)?,
+        size => copy(source.as_fd(), file.as_fd(), size)?,
+    }
+    let open = reopen(file.as_raw_fd(), OFlags::RDONLY)?;
+    seek(&open, SeekFrom::Start(offset))?;
+    Ok(open)
+}
+
 /// Another open file on a copy, for the branch.
 fn another(file: i32, flags: OFlags, offset: i64) -> Result<Own, Errno> {
     let open = reopen(file, flags)?;

@@ -8,19 +8,19 @@ use std::{
 };
 
 use rustix::{
-    fs::{Access, AtFlags, CWD, accessat},
+    fs::{Access, AtFlags, CWD, accessat, lstat},
     io::Errno,
 };
 
 use tentative_sys::process::{
     copies::PrivateCopy,
-    descriptors::{Inherit, Inherited, flags_and_offset, inode_of, same_open_file},
+    descriptors::{Inherit, Inherited, flags_and_offset, inode_of, same_open_file, stamp_of},
 };
 
 use super::{BeginError, copies, own::Own};
 use crate::{
     layer::{Layer, LayerSet},
-    process::gaps::{Open, Uncontained},
+    process::gaps::{Open, Uncontained, may_write},
 };
 
 /// The plan, with the paths that it points to.
@@ -32,6 +32,26 @@ pub(super) struct Plan {
     pub(super) owned: Vec<Own>,
     /// Kept alive for the entries.
     _paths: Vec<CString>,
+}
+
+impl Plan {
+    /// The entry of a file or directory that is opened again by its path.
+    fn reopen(
+        &mut self,
+        entry: Inherited,
+        path: PathBuf,
+        copied: &[PathBuf],
+    ) -> Result<Inherited, BeginError> {
+        let number = entry.number;
+        leads_to(&path, number).map_err(|errno| BeginError::Reopen { number, errno })?;
+        let inode = inode_inside(number, &path, copied);
+        let path = CString::new(path.into_os_string().into_vec())
+            .map_err(|_| BeginError::Descriptor { number, kind: Uncontained::Unknown })?;
+        self._paths.push(path);
+        // The string's bytes stay where they are when the vector grows.
+        let path = self._paths.last().map_or(std::ptr::null(), |path| path.as_ptr().cast());
+        Ok(Inherited { action: Inherit::Reopen, path, inode, ..entry })
+    }
 }
 
 /// Plans for every open descriptor of the program's; `captured` output is where the branch has its own, and files directly
@@ -63,15 +83,15 @@ pub(super) fn plan(
             Open::Pipe if flags & libc_accmode() == 0 => Inherited { action: Inherit::PipeReader, ..entry },
             Open::Pipe => Inherited { action: Inherit::PipeWriter, ..entry },
             Open::Socket => Inherited { action: Inherit::Socket, ..entry },
-            Open::Path(_) | Open::Unlinked if without.contains(Layer::Files) => entry,
+            Open::Path(_) | Open::Unlinked | Open::Unnamed(_) if without.contains(Layer::Files) => entry,
+            // The branch has its own there.
+            _ if captured && is_output(number) => entry,
             // A regular file as standard stream: what is written there is shown, as on a terminal. A deleted one that
-            // the program also holds elsewhere is its own: nobody else sees it (pytest captures that way).
-            Open::Path(_) if number <= 2 && number > 0 => entry,
-            Open::Unlinked
-                if number <= 2 && number > 0 && (captured || !held_elsewhere.contains(&number)) =>
-            {
-                entry
-            }
+            // the program also holds elsewhere is its own: nobody else sees it (pytest captures that way). What cannot
+            // be written shows nothing, and a directory leads to everything.
+            Open::Path(_) | Open::Unnamed(_) if is_stream(number, flags) => entry,
+            Open::Unlinked if is_stream(number, flags) && !held_elsewhere.contains(&number) => entry,
+            Open::Unnamed(kind) => return Err(BeginError::Descriptor { number, kind }),
             // Opened by somebody with more rights, who handed it down: to open it again is not the program's right.
             Open::Path(path) if inode_of(number).is_some() && !may_open(&path, flags) => {
                 let reads = flags & libc_accmode() == 0;
@@ -79,15 +99,7 @@ pub(super) fn plan(
             }
             Open::Path(path) => match twin(&plan.entries, number) {
                 Some(original) => Inherited { action: Inherit::Duplicate, original, ..entry },
-                None => {
-                    let inode = inode_inside(number, &path, copied);
-                    let path = CString::new(path.into_os_string().into_vec())
-                        .map_err(|_| BeginError::Descriptor { number, kind: Uncontained::Unknown })?;
-                    plan._paths.push(path);
-                    // The string's bytes stay where they are when the vector grows.
-                    let path = plan._paths.last().map_or(std::ptr::null(), |path| path.as_ptr().cast());
-                    Inherited { action: Inherit::Reopen, path, offset, inode, ..entry }
-                }
+                None => plan.reopen(Inherited { offset, ..entry }, path, copied)?,
             },
             // Output that goes to a standard stream under another number is captured with it.
             Open::Unlinked if captured && stream_of(number).is_some() => {
@@ -116,6 +128,24 @@ fn inode_inside(number: i32, path: &Path, copied: &[PathBuf]) -> u64 {
     let is_copied = copied.iter().any(|place| place == path || Some(place.as_path()) == path.parent());
     let is_named = || fs::symlink_metadata(path).is_ok_and(|named| named.ino() == inode);
     if is_copied && is_named() { 0 } else { inode }
+}
+
+/// Looks whether a path still leads to the file or directory that is open. Inside only a file's inode is compared: an
+/// overlay has other devices, and other numbers for directories. A path leads elsewhere when something was mounted over
+/// it, and that of a deleted directory when another one has the mark of a deletion as its name.
+fn leads_to(path: &Path, number: i32) -> Result<(), Errno> {
+    let open = stamp_of(number)?;
+    let named = lstat(path)?;
+    if (named.st_dev, named.st_ino) == (open.device, open.inode) { Ok(()) } else { Err(Errno::STALE) }
+}
+
+const fn is_output(number: i32) -> bool {
+    matches!(number, 1 | 2)
+}
+
+/// Whether a file is an output stream that somebody outside may read.
+fn is_stream(number: i32, flags: i32) -> bool {
+    is_output(number) && may_write(flags) && inode_of(number).is_some()
 }
 
 /// Whether the caller has the rights on a file that these flags of an open file want.

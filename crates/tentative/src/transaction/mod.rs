@@ -6,7 +6,7 @@
 //! interpreter.
 
 mod capture;
-mod copies;
+pub(crate) mod copies;
 mod error;
 mod inherit;
 mod link;
@@ -45,6 +45,7 @@ use crate::{
     process::{
         changes::Attributes,
         gaps::{Open, open_descriptors},
+        place::working_directory,
     },
 };
 
@@ -184,11 +185,11 @@ fn try_to_begin(options: &Options) -> Result<Begun, BeginError> {
     let asked = if link::is_needed(options) { Some(Session::ask(options)?) } else { None };
     let open = program_descriptors()?;
     let mut before = Attributes::with_descriptors(open.clone());
-    let directory = working_directory()?;
+    let directory = named_directory(asked.is_some())?;
     let offsets = Offsets::capture(open.iter().map(|(number, _)| *number));
     let mut session = asked.map(Asked::session).transpose()?;
     let captured = matches!(options.output, Output::Hold | Output::Capture);
-    let streams = if captured { Vec::new() } else { shown::streams(&open) };
+    let streams = shown::streams(&open, captured);
     let capture = captured.then(Capture::new).transpose().map_err(BeginError::Output)?;
     let mut plan = match &mut session {
         Some(session) => Some(prepare(session, options, open, captured)?),
@@ -272,8 +273,10 @@ fn failed(error: transplant::BeginError, plan: Option<&inherit::Plan>) -> BeginE
     BeginError::of(error, plan.map_or(&[], |plan| &plan.entries))
 }
 
-fn working_directory() -> Result<CString, BeginError> {
-    let directory = std::env::current_dir().map_err(BeginError::Directory)?;
+/// The working directory; where it is entered again, its path has to lead there.
+fn named_directory(is_entered: bool) -> Result<CString, BeginError> {
+    let directory = if is_entered { working_directory() } else { std::env::current_dir() };
+    let directory = directory.map_err(BeginError::Directory)?;
     CString::new(directory.into_os_string().into_vec())
         .map_err(|_| BeginError::Directory(io::ErrorKind::InvalidInput.into()))
 }

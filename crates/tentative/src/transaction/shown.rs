@@ -4,14 +4,14 @@
 //! It is looked at before the clone, while the streams are those that the branch begins with. Every transaction pays for
 //! this, so it asks the kernel for nothing that is known already.
 
-use tentative_sys::process::descriptors::{Inherit, stamp_of};
+use tentative_sys::process::descriptors::{Inherit, flags_and_offset, stamp_of};
 
 use super::inherit::Plan;
 use crate::{
     effect::{Class, Decision, Effect},
     layer::Layer,
     monitor::now_ns,
-    process::gaps::Open,
+    process::gaps::{Open, may_write},
 };
 
 /// A standard stream that somebody could read.
@@ -23,31 +23,43 @@ pub(super) struct Stream {
     named: bool,
 }
 
-/// The standard streams among the open descriptors that somebody could read.
-pub(super) fn streams(open: &[(i32, Open)]) -> Vec<Stream> {
-    let is_stream = |(number, open): &&(i32, Open)| matches!(number, 1 | 2) && *open != Open::Harmless;
+/// The standard streams among the open descriptors that somebody could read: the outputs, unless they are captured, and
+/// the input where it can be written to, as a socket or a terminal often can.
+pub(super) fn streams(open: &[(i32, Open)], captured: bool) -> Vec<Stream> {
+    let is_stream = |(number, open): &&(i32, Open)| match number {
+        0 => matches!(open, Open::Terminal(_) | Open::Socket | Open::Pipe) && is_writable(*number),
+        1 | 2 => !captured && *open != Open::Harmless,
+        _ => false,
+    };
     let stream = |(number, open): &(i32, Open)| match open {
         Open::Path(path) | Open::Terminal(path) => {
             Stream { number: *number, what: path.display().to_string(), named: true }
         }
         other => Stream { number: *number, what: other.in_words(), named: false },
     };
-    open.iter().filter(is_stream).map(stream).collect()
+    let mut streams: Vec<Stream> = open.iter().filter(is_stream).map(stream).collect();
+    // A terminal that is all three is named by what is written to.
+    streams.sort_by_key(|stream| (stream.number == 0, stream.number));
+    streams
+}
+
+fn is_writable(number: i32) -> bool {
+    flags_and_offset(number).is_ok_and(|(flags, _)| may_write(flags))
 }
 
 /// One effect for each stream that the branch shares; all of them where nothing is planned for its descriptors.
-pub(super) fn look(mut streams: Vec<Stream>, plan: Option<&Plan>) -> Vec<Effect> {
-    streams.retain(|stream| is_shared(stream.number, plan));
-    if let [output, error] = &streams[..]
-        && is_same(output, error)
-    {
-        streams.truncate(1);
+pub(super) fn look(streams: Vec<Stream>, plan: Option<&Plan>) -> Vec<Effect> {
+    let mut shared: Vec<Stream> = Vec::new();
+    for stream in streams {
+        if is_shared(stream.number, plan) && !shared.iter().any(|other| is_same(other, &stream)) {
+            shared.push(stream);
+        }
     }
-    if streams.is_empty() {
+    if shared.is_empty() {
         return Vec::new();
     }
     let now = now_ns();
-    (1..).zip(&streams).map(|(id, stream)| effect(id, stream, now)).collect()
+    (1..).zip(&shared).map(|(id, stream)| effect(id, stream, now)).collect()
 }
 
 /// A deleted file that the program alone holds is private inside: the plan gives the branch a copy.
@@ -64,7 +76,11 @@ fn is_same(one: &Stream, other: &Stream) -> bool {
 }
 
 fn effect(id: u64, stream: &Stream, time_ns: u64) -> Effect {
-    let name = if stream.number == 1 { "standard output" } else { "standard error" };
+    let name = match stream.number {
+        0 => "standard input",
+        1 => "standard output",
+        _ => "standard error",
+    };
     Effect {
         id,
         layer: Layer::Process,

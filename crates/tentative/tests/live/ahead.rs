@@ -25,7 +25,7 @@ const INSIDE: &str = "LIVE_OWN_MOUNTS";
 
 /// Starts the case again in a mount namespace of its own, after a script in its work directory: as who runs it, without a
 /// capability if that is an ordinary user. Says whether this is that process.
-fn is_in_own_mounts(script: &str) -> bool {
+pub(crate) fn is_in_own_mounts(script: &str) -> bool {
     if env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -50,7 +50,7 @@ fn content(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| error.to_string())
 }
 
-fn mount(arguments: &[&str], point: &Path) {
+pub(crate) fn mount(arguments: &[&str], point: &Path) {
     let status = Command::new("mount").args(arguments).arg(point).status().expect("mount");
     assert!(status.success());
 }

@@ -7,6 +7,7 @@ mod again;
 mod ahead;
 mod descriptors;
 mod held;
+mod named;
 
 use std::{
     fs,
@@ -87,7 +88,7 @@ fn main() -> ExitCode {
         return victim(&ending);
     }
     cases::main(
-        &[CASES, again::CASES, ahead::CASES, descriptors::CASES, held::CASES].concat(),
+        &[CASES, again::CASES, ahead::CASES, descriptors::CASES, held::CASES, named::CASES].concat(),
         |name, command| {
             let home = scratch(name);
             let status = command

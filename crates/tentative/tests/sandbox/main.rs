@@ -9,6 +9,7 @@
 
 mod allow;
 mod build;
+mod inherited;
 mod killed;
 mod nested;
 mod program;
@@ -23,6 +24,7 @@ fn main() -> std::process::ExitCode {
     runner::run(&[
         ("allow", allow::TESTS),
         ("build", build::TESTS),
+        ("inherited", inherited::TESTS),
         ("killed", killed::TESTS),
         ("nested", nested::TESTS),
         ("program", program::TESTS),
