@@ -108,6 +108,8 @@ pub enum BeginStep {
     MainThread,
     /// A writable shared mapping exists; the subject is its address.
     SharedMapping,
+    /// A shared mapping that can be made writable exists; the subject is its address.
+    SharedMappingToBe,
     /// Entering the sandbox's namespaces.
     Namespaces,
     /// The clone itself.
