@@ -18,7 +18,9 @@ use crate::{
     },
     process::{
         descriptors::{Inherited, replace_inherited},
-        state::{AllNumbers, Powers, set_dumpable, set_limit, set_soft_limit, set_subreaper, soft_limit},
+        state::{
+            AllNumbers, Powers, Root, set_dumpable, set_limit, set_soft_limit, set_subreaper, soft_limit,
+        },
     },
     raw,
     threads::state::{Action, set_action, set_mask, set_timer},
@@ -46,6 +48,7 @@ pub(super) fn start(control: &mut Control) -> ! {
         set_subreaper(control.plan.subreaper);
     }
     control.request.began = Powers::of_caller();
+    control.request.began_at = Root::of_caller();
     control.request.marks = -1;
     if control.plan.use_marks {
         arm(control);

@@ -405,6 +405,9 @@ const fn identity(what: Identity) -> &'static str {
         Identity::Ids => "the branch has other user or group ids, which the origin cannot take over",
         Identity::Capabilities => "the branch has other capabilities, which the origin cannot take over",
         Identity::Filters => "the branch has filtered its system calls, which the origin cannot take over",
+        Identity::Root => {
+            "the code changed its root directory or mount namespace, which the origin cannot take over"
+        }
     }
 }
 
