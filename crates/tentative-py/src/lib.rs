@@ -12,6 +12,7 @@ mod frozen;
 mod interpreter;
 mod names;
 mod report;
+mod room;
 mod versions;
 
 use pyo3::prelude::*;

@@ -14,10 +14,10 @@ use std::{
 use pyo3::{
     ffi,
     prelude::*,
-    types::{PyDict, PyList},
+    types::{PyDict, PyList, PyString},
 };
 
-use crate::versions::Versions;
+use crate::{room, versions::Versions};
 
 /// One namespace: a module's, or one that the caller named.
 struct Space {
@@ -40,7 +40,7 @@ struct Binding {
 }
 
 /// What `compare` tells for one name: space, kind, index of the old binding or -1, name and value now.
-type Row = (String, &'static str, isize, Option<Py<PyAny>>, Option<Py<PyAny>>);
+type Row = (Py<PyAny>, &'static str, isize, Option<Py<PyAny>>, Option<Py<PyAny>>);
 
 /// Namespaces with their bindings.
 #[derive(Default)]
@@ -262,7 +262,22 @@ fn owned(py: Python<'_>, object: *mut ffi::PyObject) -> Py<PyAny> {
     object.unbind()
 }
 
+/// How many items a dictionary has.
+fn length(dict: *mut ffi::PyObject) -> usize {
+    // SAFETY: wants a live dictionary, as the callers' are.
+    let length = unsafe { ffi::PyDict_Size(dict) };
+    length.max(0).cast_unsigned()
+}
+
 impl Table {
+    /// One with room for that many namespaces and bindings: the interpreter can have any number of them.
+    fn with_room(spaces: usize, bindings: usize) -> PyResult<Table> {
+        let mut table = Table::default();
+        table.spaces.try_reserve_exact(spaces).map_err(room::none_left)?;
+        table.bindings.try_reserve_exact(bindings).map_err(room::none_left)?;
+        Ok(table)
+    }
+
     fn note(&mut self, name: &str, dict: *mut ffi::PyObject, version: Option<u64>) {
         let start = self.bindings.len();
         let bindings = &mut self.bindings;
@@ -292,7 +307,11 @@ impl Table {
 impl Libraries {
     /// Notes all modules but those whose dictionaries were chosen to be kept.
     fn note(now: &Now<'_, '_>, own: Vec<usize>, chosen: &HashSet<usize>) -> PyResult<Libraries> {
-        let (mut table, mut left_out) = (Table::default(), Vec::new());
+        let mut bindings = 0;
+        each_module(now.modules, |_, dict| bindings += length(dict));
+        let mut table = Table::with_room(now.modules.len(), bindings)?;
+        let mut left_out = Vec::new();
+        room::ensure(false)?;
         each_module(now.modules, |name, dict| {
             if chosen.contains(&(dict as usize)) {
                 left_out.push((name.to_owned(), dict as usize));
@@ -345,8 +364,10 @@ impl Libraries {
 }
 
 /// Notes the namespaces that are kept, in order: those of modules, then the other ones that were given.
-fn note_kept(left_out: &[(String, usize)], given: &[Bound<'_, PyDict>]) -> Table {
-    let mut table = Table::default();
+fn note_kept(left_out: &[(String, usize)], given: &[Bound<'_, PyDict>]) -> PyResult<Table> {
+    let modules = left_out.iter().map(|(_, dict)| length(std::ptr::with_exposed_provenance_mut(*dict)));
+    let bindings = modules.chain(given.iter().map(|dict| length(dict.as_ptr()))).sum();
+    let mut table = Table::with_room(left_out.len() + given.len(), bindings)?;
     for (name, dict) in left_out {
         table.note(name, std::ptr::with_exposed_provenance_mut(*dict), None);
     }
@@ -356,7 +377,7 @@ fn note_kept(left_out: &[(String, usize)], given: &[Bound<'_, PyDict>]) -> Table
             table.note("globals", dict.as_ptr(), None);
         }
     }
-    table
+    Ok(table)
 }
 
 #[pymethods]
@@ -378,6 +399,7 @@ impl Names {
         environ: &Bound<'_, PyDict>,
         by_version: bool,
     ) -> PyResult<Names> {
+        room::ensure(false)?;
         let versions = if by_version { Versions::find(py) } else { Versions::none() };
         let now = Now { versions, modules, path, environ };
         // The judge is Python code, which no lock may be held over.
@@ -399,7 +421,7 @@ impl Names {
             None => Arc::new(Libraries::note(&now, own_modules.iter().map(address).collect(), &chosen)?),
         };
         *LATEST.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&libraries));
-        let own = note_kept(&libraries.left_out, &given);
+        let own = note_kept(&libraries.left_out, &given)?;
         Ok(Names { versions, libraries, own, kept })
     }
 
@@ -434,7 +456,9 @@ impl Names {
         py: Python<'_>,
         modules: &Bound<'_, PyDict>,
         given: Vec<Bound<'_, PyDict>>,
-    ) -> Vec<Row> {
+    ) -> PyResult<Vec<Row>> {
+        room::open_where_short();
+        room::ensure(false)?;
         let mut rows = Vec::new();
         let mut before: HashMap<&str, Place<'_>> =
             self.places().map(|place| (place.space.name.as_str(), place)).collect();
@@ -444,13 +468,13 @@ impl Names {
                 Some(place) if place.space.dict != dict as usize => {
                     rows.push(module_row(name, "modified", py));
                 }
-                Some(place) => place.compare(py, dict, &mut rows),
+                Some(place) => place.compare(py, dict, &mut rows)?,
             }
         }
         let mut gone: Vec<&str> = before.into_keys().collect();
         gone.sort_unstable();
         rows.extend(gone.into_iter().map(|name| module_row(name.to_owned(), "deleted", py)));
-        rows
+        Ok(rows)
     }
 
     /// The addresses of the old name and value with that index.
@@ -486,8 +510,8 @@ impl Names {
 }
 
 fn module_row(name: String, kind: &'static str, py: Python<'_>) -> Row {
-    let name = pyo3::types::PyString::new(py, &name).into_any().unbind();
-    ("sys.modules".to_owned(), kind, -1, Some(name), None)
+    let name = PyString::new(py, &name).into_any().unbind();
+    (PyString::intern(py, "sys.modules").into_any().unbind(), kind, -1, Some(name), None)
 }
 
 /// A namespace with its old bindings, and the index of the first of them.
@@ -515,30 +539,34 @@ impl Names {
 }
 
 impl Place<'_> {
-    fn compare(&self, py: Python<'_>, dict: *mut ffi::PyObject, rows: &mut Vec<Row>) {
+    fn compare(&self, py: Python<'_>, dict: *mut ffi::PyObject, rows: &mut Vec<Row>) -> PyResult<()> {
         let (space, old) = (self.space, self.old);
         if has_items(dict, old) {
-            return;
+            return Ok(());
         }
-        let mut before: HashMap<usize, (usize, usize)> =
-            old.iter().enumerate().map(|(index, binding)| (binding.name, (index, binding.value))).collect();
-        let mut created = Vec::new();
+        let (mut before, mut created) = (HashMap::<usize, (usize, usize)>::new(), Vec::new());
+        before.try_reserve(old.len()).map_err(room::none_left)?;
+        created.try_reserve_exact(length(dict)).map_err(room::none_left)?;
+        rows.try_reserve(length(dict) + old.len()).map_err(room::none_left)?;
+        before.extend(old.iter().enumerate().map(|(index, binding)| (binding.name, (index, binding.value))));
+        let name_of_space = PyString::new(py, &space.name).into_any().unbind();
         each_item(dict, |name, value| match before.remove(&(name as usize)) {
             Some((_, known)) if known == value as usize => {}
             Some((index, _)) => {
                 let index = (self.first + index) as isize;
                 let (name, value) = (owned(py, name), owned(py, value));
-                rows.push((space.name.clone(), "modified", index, Some(name), Some(value)));
+                rows.push((name_of_space.clone_ref(py), "modified", index, Some(name), Some(value)));
             }
             None => created.push((owned(py, name), owned(py, value))),
         });
         for (name, value) in created {
-            rows.push((space.name.clone(), "created", -1, Some(name), Some(value)));
+            rows.push((name_of_space.clone_ref(py), "created", -1, Some(name), Some(value)));
         }
         let mut gone: Vec<usize> = before.into_values().map(|(index, _)| index).collect();
         gone.sort_unstable();
         for index in gone {
-            rows.push((space.name.clone(), "deleted", (self.first + index) as isize, None, None));
+            rows.push((name_of_space.clone_ref(py), "deleted", (self.first + index) as isize, None, None));
         }
+        Ok(())
     }
 }

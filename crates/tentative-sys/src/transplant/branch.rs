@@ -180,7 +180,7 @@ fn limit_memory(control: &mut Control) {
 }
 
 /// Address space, bytes, that a limited branch has beyond its limit for what it does to roll back.
-const RESERVE: u64 = 64 << 20;
+pub const RESERVE: u64 = 64 << 20;
 
 /// Lets a limited branch have its reserve, as far as the limit goes that the program itself had.
 pub(super) fn open_reserve(control: &Control) {

@@ -27,6 +27,7 @@ use core::ptr;
 use std::{os::fd::RawFd, time::Duration};
 
 pub(crate) use begin::count_threads;
+pub use branch::RESERVE;
 use control::{Area, arrival};
 pub use control::{Counts, Ending, Refusal, Step};
 pub use place::{Elsewhere, Place};

@@ -149,6 +149,21 @@ impl BeginError {
         }
     }
 
+    /// Whether the host had no memory left for it.
+    #[must_use]
+    pub fn is_for_memory(&self) -> bool {
+        const NONE: rustix::io::Errno = rustix::io::Errno::NOMEM;
+        let is_none = |error: &io::Error| error.raw_os_error() == Some(NONE.raw_os_error());
+        match self {
+            BeginError::Kernel { errno, .. } | BeginError::Output(errno) => *errno == NONE,
+            BeginError::Inspect { source, .. }
+            | BeginError::Monitor { source, .. }
+            | BeginError::Session { source } => *source == NONE,
+            BeginError::ListDescriptors(error) | BeginError::Directory(error) => is_none(error),
+            _ => false,
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn remedy(&self) -> String {
