@@ -257,7 +257,7 @@ impl Root {
     pub(crate) fn of_caller() -> Root {
         // SAFETY: zero bytes are valid for all of it.
         let mut found: libc::statx = unsafe { core::mem::zeroed() };
-        let (path, mask) = (b"/\0".as_ptr() as usize, (libc::STATX_INO | libc::STATX_MNT_ID) as usize);
+        let (path, mask) = (c"/".as_ptr() as usize, (libc::STATX_INO | libc::STATX_MNT_ID) as usize);
         let arguments = [0, path, 0, mask, (&raw mut found) as usize, 0];
         // SAFETY: the kernel reads a NUL-terminated path and writes one structure.
         let _all_zero_then = unsafe { raw::syscall(libc::SYS_statx, arguments) };
