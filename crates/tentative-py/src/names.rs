@@ -8,13 +8,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ffi::CStr,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use pyo3::{
     ffi,
     prelude::*,
-    types::{PyDict, PyList, PyString},
+    types::{PyDict, PyList},
 };
 
 use crate::{room, versions::Versions};
@@ -40,7 +41,7 @@ struct Binding {
 }
 
 /// What `compare` tells for one name: space, kind, index of the old binding or -1, name and value now.
-type Row = (Py<PyAny>, &'static str, isize, Option<Py<PyAny>>, Option<Py<PyAny>>);
+type Row = (Py<PyAny>, &'static CStr, isize, Option<Py<PyAny>>, Option<Py<PyAny>>);
 
 /// Namespaces with their bindings.
 #[derive(Default)]
@@ -456,7 +457,7 @@ impl Names {
         py: Python<'_>,
         modules: &Bound<'_, PyDict>,
         given: Vec<Bound<'_, PyDict>>,
-    ) -> PyResult<Vec<Row>> {
+    ) -> PyResult<Py<PyAny>> {
         room::open_where_short();
         room::ensure(false)?;
         let mut rows = Vec::new();
@@ -464,17 +465,19 @@ impl Names {
             self.places().map(|place| (place.space.name.as_str(), place)).collect();
         for (name, dict) in namespaces(modules, &given) {
             match before.remove(name.as_str()) {
-                None => rows.push(module_row(name, "created", py)),
+                None => rows.push(module_row(&name, c"created", py)?),
                 Some(place) if place.space.dict != dict as usize => {
-                    rows.push(module_row(name, "modified", py));
+                    rows.push(module_row(&name, c"modified", py)?);
                 }
                 Some(place) => place.compare(py, dict, &mut rows)?,
             }
         }
         let mut gone: Vec<&str> = before.into_keys().collect();
         gone.sort_unstable();
-        rows.extend(gone.into_iter().map(|name| module_row(name.to_owned(), "deleted", py)));
-        Ok(rows)
+        for name in gone {
+            rows.push(module_row(name, c"deleted", py)?);
+        }
+        list(py, rows)
     }
 
     /// The addresses of the old name and value with that index.
@@ -509,9 +512,38 @@ impl Names {
     }
 }
 
-fn module_row(name: String, kind: &'static str, py: Python<'_>) -> Row {
-    let name = PyString::new(py, &name).into_any().unbind();
-    (PyString::intern(py, "sys.modules").into_any().unbind(), kind, -1, Some(name), None)
+fn module_row(name: &str, kind: &'static CStr, py: Python<'_>) -> PyResult<Row> {
+    Ok((text(py, "sys.modules")?, kind, -1, Some(text(py, name)?), None))
+}
+
+/// A text object, or the error that there is no memory for it, where PyO3's own panics.
+fn text(py: Python<'_>, text: &str) -> PyResult<Py<PyAny>> {
+    // SAFETY: reads that many bytes; the interpreter's lock is held.
+    let object = unsafe { ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len().cast_signed()) };
+    owned_or_error(py, object)
+}
+
+fn owned_or_error(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<Py<PyAny>> {
+    // SAFETY: wants an owned reference, or null and an error that is set: callers pass what has just been made.
+    let object = unsafe { Bound::from_owned_ptr_or_err(py, object) };
+    object.map(Bound::unbind)
+}
+
+/// The rows as a list of tuples, likewise.
+fn list(py: Python<'_>, rows: Vec<Row>) -> PyResult<Py<PyAny>> {
+    // SAFETY: wants the interpreter's lock, which is held.
+    let list = unsafe { ffi::PyList_New(0) };
+    let list = owned_or_error(py, list)?.into_bound(py).cast_into::<PyList>()?;
+    // SAFETY: gives a borrowed reference to the constant, which lives for ever.
+    let none = unsafe { ffi::Py_None() };
+    let pointer = |object: &Option<Py<PyAny>>| object.as_ref().map_or(none, Py::as_ptr);
+    for (space, kind, index, name, value) in &rows {
+        let (space, kind, name, value) = (space.as_ptr(), kind.as_ptr(), pointer(name), pointer(value));
+        // SAFETY: the format names live objects, a C string and a signed size, in this order.
+        let row = unsafe { ffi::Py_BuildValue(c"(OsnOO)".as_ptr(), space, kind, *index, name, value) };
+        list.append(owned_or_error(py, row)?)?;
+    }
+    Ok(list.into_any().unbind())
 }
 
 /// A namespace with its old bindings, and the index of the first of them.
@@ -549,23 +581,23 @@ impl Place<'_> {
         created.try_reserve_exact(length(dict)).map_err(room::none_left)?;
         rows.try_reserve(length(dict) + old.len()).map_err(room::none_left)?;
         before.extend(old.iter().enumerate().map(|(index, binding)| (binding.name, (index, binding.value))));
-        let name_of_space = PyString::new(py, &space.name).into_any().unbind();
+        let name_of_space = text(py, &space.name)?;
         each_item(dict, |name, value| match before.remove(&(name as usize)) {
             Some((_, known)) if known == value as usize => {}
             Some((index, _)) => {
                 let index = (self.first + index) as isize;
                 let (name, value) = (owned(py, name), owned(py, value));
-                rows.push((name_of_space.clone_ref(py), "modified", index, Some(name), Some(value)));
+                rows.push((name_of_space.clone_ref(py), c"modified", index, Some(name), Some(value)));
             }
             None => created.push((owned(py, name), owned(py, value))),
         });
         for (name, value) in created {
-            rows.push((name_of_space.clone_ref(py), "created", -1, Some(name), Some(value)));
+            rows.push((name_of_space.clone_ref(py), c"created", -1, Some(name), Some(value)));
         }
         let mut gone: Vec<usize> = before.into_values().map(|(index, _)| index).collect();
         gone.sort_unstable();
         for index in gone {
-            rows.push((name_of_space.clone_ref(py), "deleted", (self.first + index) as isize, None, None));
+            rows.push((name_of_space.clone_ref(py), c"deleted", (self.first + index) as isize, None, None));
         }
         Ok(())
     }
