@@ -252,6 +252,53 @@ def test_no_memory_at_all_is_still_told(options):
             exec(TAKE_ALL, {})
 
 
+#: The same, and goes on: ends well with much to say about itself.
+TAKE_ALL_AND_END_WELL = f"""
+for number in range(3000):
+    globals()[f"name{{number}}"] = number
+try:
+    exec({TAKE_ALL!r})
+except MemoryError:
+    pass
+"""
+
+
+def test_code_that_used_all_memory_and_ends_well_is_committed(options):
+    namespace = {}
+    outcome = tentative.exec(TAKE_ALL_AND_END_WELL, namespace, memory_limit=64 << 20, **options)
+    assert outcome.committed and outcome.exception is None
+    assert namespace["name2999"] == 2999 and len(outcome.changes.objects) >= 3000
+
+
+#: Says how a transaction ends that begins with so much room on top, and that the next one goes well.
+LIMITED = """
+import resource, sys, tentative
+options, room, again = eval(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "again"
+if again:
+    tentative.transaction(**options).run(int)
+before = resource.getrlimit(resource.RLIMIT_AS)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + room, before[1]))
+inside = False
+try:
+    with tentative.transaction(**options):
+        inside = True
+except MemoryError:
+    told = "MemoryError"
+else:
+    told = "committed"
+resource.setrlimit(resource.RLIMIT_AS, before)
+print(told, inside, tentative.transaction(**options).run(int).committed)
+"""
+
+
+@pytest.mark.parametrize("again", ("first", "again"))
+@pytest.mark.parametrize("room", (1 << 12, 1 << 16, 1 << 18, 1 << 20, 1 << 22))
+def test_no_room_to_begin_is_a_memory_error(options, room, again):
+    done = ran(sys.executable, "-c", LIMITED, repr(options), str(room), again)
+    assert done.stdout == "MemoryError False True\n", done.stdout + done.stderr
+
+
 def test_no_memory_and_no_reserve_is_still_rolled_back():
     """Where the program itself has a limit on address space, rolling back can be given nothing: it may crash."""
     program = (

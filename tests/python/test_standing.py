@@ -92,6 +92,32 @@ def test_dropped_privileges_do_not_come_back_silently(options, alone):
         alone(check)
 
 
+def test_another_root_directory_refuses_the_commit(options, alone, tmp_path):
+    def check():
+        jail = tmp_path / "jail"
+        jail.mkdir()
+        (jail / "own").touch()
+        outside = os.listdir("/")
+        with pytest.raises(tentative.CommitRefused, match="changed its root directory"):
+            with tentative.transaction(**options):
+                os.chroot(jail)
+                os.chdir("/")
+                assert os.listdir("/") == ["own"]
+        assert os.listdir("/") == outside
+        with tentative.transaction(**options) as tx:
+            back = os.open("/", os.O_RDONLY)
+            os.chroot(jail)
+            with pytest.raises(tentative.CommitRefused, match="changed its root directory"):
+                tx.commit()
+            os.fchdir(back)
+            os.chroot(".")
+            os.close(back)
+        assert tx.outcome.committed and os.listdir("/") == outside
+
+    if os.geteuid() == 0:
+        alone(check)
+
+
 def test_a_signal_that_waits_refuses_the_commit(options):
     with tentative.transaction(**options) as tx:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})

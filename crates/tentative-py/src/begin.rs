@@ -9,7 +9,7 @@ use tentative::{
     transaction::{self, Begun, Options, Output},
 };
 
-use crate::{branch::Branch, ended::Ended, errors, frozen::Frozen, interpreter};
+use crate::{branch::Branch, ended::Ended, errors, frozen::Frozen, interpreter, room};
 
 /// Begins a transaction.
 ///
@@ -31,6 +31,8 @@ pub(crate) fn begin(
     executable: Option<PathBuf>,
     program: Vec<String>,
 ) -> PyResult<Py<PyAny>> {
+    room::ensure(memory_limit.is_some())?;
+    let limits = room::limits(memory_limit);
     let options = Options {
         without: layers(&without)?,
         timeout: timeout.map(seconds).transpose()?,
@@ -48,12 +50,14 @@ pub(crate) fn begin(
     // Two processes come here.
     handlers.after_in_parent(py);
     let begun = begun.map_err(|error| errors::unsupported(py, &error))?;
-    let attribute = match begun {
-        Begun::Inside(_) => "_branch",
-        Begun::Ended(_) => "_ended",
+    let (attribute, begun) = match begun {
+        Begun::Inside(branch) => {
+            let outer = room::become_one_with(limits);
+            ("_branch", Bound::new(py, Branch::of(branch, outer))?.into_any().unbind())
+        }
+        Begun::Ended(_) => ("_ended", into_python(py, begun)?),
         Begun::Frozen(_) => return into_python(py, begun),
     };
-    let begun = into_python(py, begun)?;
     owner.setattr(attribute, &begun)?;
     Ok(begun)
 }
@@ -61,7 +65,8 @@ pub(crate) fn begin(
 /// The Python object for where a transaction got to.
 pub(crate) fn into_python(py: Python<'_>, begun: Begun) -> PyResult<Py<PyAny>> {
     Ok(match begun {
-        Begun::Inside(branch) => Bound::new(py, Branch::of(branch))?.into_any().unbind(),
+        // `begin` alone returns inside.
+        Begun::Inside(branch) => Bound::new(py, Branch::of(branch, None))?.into_any().unbind(),
         Begun::Frozen(frozen) => Bound::new(py, Frozen::of(frozen))?.into_any().unbind(),
         Begun::Ended(ended) => Bound::new(py, Ended::of(py, ended)?)?.into_any().unbind(),
     })

@@ -3,18 +3,20 @@
 use pyo3::prelude::*;
 use tentative::transaction::{self, Elsewhere, Place};
 
-use crate::{committed::Committed, errors, interpreter, report};
+use crate::{committed::Committed, errors, interpreter, report, room};
 
 /// The handle on a transaction, in the branch.
 #[pyclass(module = "tentative._tentative")]
 pub(crate) struct Branch {
     /// None once it is committed.
     inner: Option<transaction::Branch>,
+    /// The limits of the transaction around it.
+    outer: Option<room::Limits>,
 }
 
 impl Branch {
-    pub(crate) const fn of(inner: transaction::Branch) -> Branch {
-        Branch { inner: Some(inner) }
+    pub(crate) const fn of(inner: transaction::Branch, outer: Option<room::Limits>) -> Branch {
+        Branch { inner: Some(inner), outer }
     }
 
     /// Where its code runs, unless it has been committed.
@@ -35,13 +37,23 @@ impl Branch {
     /// Commits: returns in the origin process, whose memory is the branch's then. What it did is the owner's `_committed`
     /// before any instruction of Python's runs, among which a signal handler could raise.
     fn commit(&mut self, py: Python<'_>, owner: &Bound<'_, PyAny>) -> PyResult<()> {
+        let outer = self.outer;
         let branch = self.inside(py)?;
+        room::open_where_short();
         let handlers = interpreter::ForkHandlers::find().ok_or_else(|| errors::no_fork_handlers(py))?;
         interpreter::flush(py);
         handlers.before(py);
         let committed = branch.commit();
         handlers.after_in_parent(py);
-        let committed = committed.map_err(|refused| errors::commit_refused(py, &refused))?;
+        let committed = match committed {
+            Ok(committed) => committed,
+            Err(refused) => {
+                let refused = errors::commit_refused(py, &refused);
+                room::close();
+                return Err(refused);
+            }
+        };
+        room::become_one_with(outer);
         self.inner = None;
         owner.setattr("_committed", Committed::of(py, committed)?)
     }

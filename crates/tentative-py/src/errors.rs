@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use pyo3::{prelude::*, types::PyTuple};
+use pyo3::{exceptions::PyMemoryError, prelude::*, types::PyTuple};
 use tentative::transaction::{BeginError, CommitRefused, Elsewhere};
 
 /// Makes an exception of that class of `tentative.errors`.
@@ -19,8 +19,11 @@ where
     make().map_or_else(|error| error, PyErr::from_value)
 }
 
-/// `Unsupported(layer, reason, remedy)`.
+/// `Unsupported(layer, reason, remedy)`, or `MemoryError` when there was none left.
 pub(crate) fn unsupported(py: Python<'_>, error: &BeginError) -> PyErr {
+    if error.is_for_memory() {
+        return PyMemoryError::new_err(describe(error));
+    }
     exception(py, "Unsupported", (error.layer().name(), describe(error), error.remedy()))
 }
 

@@ -13,6 +13,7 @@ mod guard;
 mod interpreter;
 mod names;
 mod report;
+mod room;
 mod versions;
 
 use pyo3::prelude::*;

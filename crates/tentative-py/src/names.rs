@@ -8,6 +8,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ffi::CStr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -17,7 +18,7 @@ use pyo3::{
     types::{PyDict, PyList},
 };
 
-use crate::versions::Versions;
+use crate::{room, versions::Versions};
 
 /// One namespace: a module's, or one that the caller named.
 struct Space {
@@ -42,7 +43,7 @@ struct Binding {
 }
 
 /// What `compare` tells for one name: space, kind, index of the old binding or -1, name and value now.
-type Row = (String, &'static str, isize, Option<Py<PyAny>>, Option<Py<PyAny>>);
+type Row = (Py<PyAny>, &'static CStr, isize, Option<Py<PyAny>>, Option<Py<PyAny>>);
 
 /// Namespaces with their bindings.
 #[derive(Default)]
@@ -264,7 +265,22 @@ fn owned(py: Python<'_>, object: *mut ffi::PyObject) -> Py<PyAny> {
     object.unbind()
 }
 
+/// How many items a dictionary has.
+fn length(dict: *mut ffi::PyObject) -> usize {
+    // SAFETY: wants a live dictionary, as the callers' are.
+    let length = unsafe { ffi::PyDict_Size(dict) };
+    length.max(0).cast_unsigned()
+}
+
 impl Table {
+    /// One with room for that many namespaces and bindings: the interpreter can have any number of them.
+    fn with_room(spaces: usize, bindings: usize) -> PyResult<Table> {
+        let mut table = Table::default();
+        table.spaces.try_reserve_exact(spaces).map_err(room::none_left)?;
+        table.bindings.try_reserve_exact(bindings).map_err(room::none_left)?;
+        Ok(table)
+    }
+
     fn note(&mut self, name: Option<&str>, dict: *mut ffi::PyObject, version: Option<u64>) {
         let start = self.bindings.len();
         let bindings = &mut self.bindings;
@@ -295,7 +311,11 @@ impl Table {
 impl Libraries {
     /// Notes all modules but those whose dictionaries were chosen to be kept.
     fn note(now: &Now<'_, '_>, own: Vec<usize>, chosen: &HashSet<usize>) -> PyResult<Libraries> {
-        let (mut table, mut left_out) = (Table::default(), Vec::new());
+        let mut bindings = 0;
+        each_module(now.modules, |_, dict| bindings += length(dict));
+        let mut table = Table::with_room(now.modules.len(), bindings)?;
+        let mut left_out = Vec::new();
+        room::ensure(false)?;
         each_module(now.modules, |name, dict| {
             if chosen.contains(&(dict as usize)) {
                 left_out.push((name.to_owned(), dict as usize));
@@ -355,8 +375,10 @@ impl Libraries {
 }
 
 /// Notes the namespaces that are kept, in order: those of modules, then the other ones that were given.
-fn note_kept(left_out: &[(String, usize)], given: &[Bound<'_, PyDict>]) -> Table {
-    let mut table = Table::default();
+fn note_kept(left_out: &[(String, usize)], given: &[Bound<'_, PyDict>]) -> PyResult<Table> {
+    let modules = left_out.iter().map(|(_, dict)| length(std::ptr::with_exposed_provenance_mut(*dict)));
+    let bindings = modules.chain(given.iter().map(|dict| length(dict.as_ptr()))).sum();
+    let mut table = Table::with_room(left_out.len() + given.len(), bindings)?;
     for (name, dict) in left_out {
         table.note(Some(name), std::ptr::with_exposed_provenance_mut(*dict), None);
     }
@@ -366,7 +388,7 @@ fn note_kept(left_out: &[(String, usize)], given: &[Bound<'_, PyDict>]) -> Table
             table.note(None, dict.as_ptr(), None);
         }
     }
-    table
+    Ok(table)
 }
 
 #[pymethods]
@@ -386,6 +408,7 @@ impl Names {
         environ: &Bound<'_, PyDict>,
         by_version: bool,
     ) -> PyResult<Names> {
+        room::ensure(false)?;
         let versions = if by_version { Versions::find(py) } else { Versions::none() };
         let now = Now { versions, modules, path, environ };
         // The judge is Python code, which no lock may be held over.
@@ -408,7 +431,7 @@ impl Names {
             None => Arc::new(Libraries::note(&now, own_modules.iter().map(address).collect(), &chosen)?),
         };
         *LATEST.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&libraries));
-        let own = note_kept(&libraries.left_out, &given);
+        let own = note_kept(&libraries.left_out, &given)?;
         Ok(Names { versions, libraries, own, kept })
     }
 
@@ -443,7 +466,9 @@ impl Names {
         py: Python<'_>,
         modules: &Bound<'_, PyDict>,
         given: Vec<Bound<'_, PyDict>>,
-    ) -> Vec<Row> {
+    ) -> PyResult<Py<PyAny>> {
+        room::open_where_short();
+        room::ensure(false)?;
         let mut rows = Vec::new();
         let modules_before = self.places().filter(|place| place.space.is_module);
         let mut before: HashMap<&str, Place<'_>> =
@@ -451,26 +476,28 @@ impl Names {
         let mut seen = HashSet::new();
         for (name, dict) in module_namespaces(modules) {
             match before.remove(name.as_str()) {
-                None => rows.push(module_row(name, "created", py)),
+                None => rows.push(module_row(&name, c"created", py)?),
                 Some(place) if place.space.dict != dict as usize => {
-                    rows.push(module_row(name, "modified", py));
+                    rows.push(module_row(&name, c"modified", py)?);
                 }
                 Some(place) => {
                     seen.insert(dict as usize);
-                    place.compare(py, dict, &mut rows);
+                    place.compare(py, dict, &mut rows)?;
                 }
             }
         }
         // Those that were given are alive, also when their module is gone.
         for dict in given.iter().map(Bound::as_ptr).filter(|dict| seen.insert(*dict as usize)) {
             if let Some(place) = self.places().find(|place| place.space.dict == dict as usize) {
-                place.compare(py, dict, &mut rows);
+                place.compare(py, dict, &mut rows)?;
             }
         }
         let mut gone: Vec<&str> = before.into_keys().collect();
         gone.sort_unstable();
-        rows.extend(gone.into_iter().map(|name| module_row(name.to_owned(), "deleted", py)));
-        rows
+        for name in gone {
+            rows.push(module_row(name, c"deleted", py)?);
+        }
+        list(py, rows)
     }
 
     /// The addresses of the old name and value with that index.
@@ -506,9 +533,38 @@ impl Names {
     }
 }
 
-fn module_row(name: String, kind: &'static str, py: Python<'_>) -> Row {
-    let name = pyo3::types::PyString::new(py, &name).into_any().unbind();
-    ("sys.modules".to_owned(), kind, -1, Some(name), None)
+fn module_row(name: &str, kind: &'static CStr, py: Python<'_>) -> PyResult<Row> {
+    Ok((text(py, "sys.modules")?, kind, -1, Some(text(py, name)?), None))
+}
+
+/// A text object, or the error that there is no memory for it, where PyO3's own panics.
+fn text(py: Python<'_>, text: &str) -> PyResult<Py<PyAny>> {
+    // SAFETY: reads that many bytes; the interpreter's lock is held.
+    let object = unsafe { ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len().cast_signed()) };
+    owned_or_error(py, object)
+}
+
+fn owned_or_error(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<Py<PyAny>> {
+    // SAFETY: wants an owned reference, or null and an error that is set: callers pass what has just been made.
+    let object = unsafe { Bound::from_owned_ptr_or_err(py, object) };
+    object.map(Bound::unbind)
+}
+
+/// The rows as a list of tuples, likewise.
+fn list(py: Python<'_>, rows: Vec<Row>) -> PyResult<Py<PyAny>> {
+    // SAFETY: wants the interpreter's lock, which is held.
+    let list = unsafe { ffi::PyList_New(0) };
+    let list = owned_or_error(py, list)?.into_bound(py).cast_into::<PyList>()?;
+    // SAFETY: gives a borrowed reference to the constant, which lives for ever.
+    let none = unsafe { ffi::Py_None() };
+    let pointer = |object: &Option<Py<PyAny>>| object.as_ref().map_or(none, Py::as_ptr);
+    for (space, kind, index, name, value) in &rows {
+        let (space, kind, name, value) = (space.as_ptr(), kind.as_ptr(), pointer(name), pointer(value));
+        // SAFETY: the format names live objects, a C string and a signed size, in this order.
+        let row = unsafe { ffi::Py_BuildValue(c"(OsnOO)".as_ptr(), space, kind, *index, name, value) };
+        list.append(owned_or_error(py, row)?)?;
+    }
+    Ok(list.into_any().unbind())
 }
 
 /// A namespace with its old bindings, and the index of the first of them.
@@ -536,30 +592,34 @@ impl Names {
 }
 
 impl Place<'_> {
-    fn compare(&self, py: Python<'_>, dict: *mut ffi::PyObject, rows: &mut Vec<Row>) {
+    fn compare(&self, py: Python<'_>, dict: *mut ffi::PyObject, rows: &mut Vec<Row>) -> PyResult<()> {
         let (space, old) = (self.space, self.old);
         if has_items(dict, old) {
-            return;
+            return Ok(());
         }
-        let mut before: HashMap<usize, (usize, usize)> =
-            old.iter().enumerate().map(|(index, binding)| (binding.name, (index, binding.value))).collect();
-        let mut created = Vec::new();
+        let (mut before, mut created) = (HashMap::<usize, (usize, usize)>::new(), Vec::new());
+        before.try_reserve(old.len()).map_err(room::none_left)?;
+        created.try_reserve_exact(length(dict)).map_err(room::none_left)?;
+        rows.try_reserve(length(dict) + old.len()).map_err(room::none_left)?;
+        before.extend(old.iter().enumerate().map(|(index, binding)| (binding.name, (index, binding.value))));
+        let name_of_space = text(py, &space.name)?;
         each_item(dict, |name, value| match before.remove(&(name as usize)) {
             Some((_, known)) if known == value as usize => {}
             Some((index, _)) => {
                 let index = (self.first + index) as isize;
                 let (name, value) = (owned(py, name), owned(py, value));
-                rows.push((space.name.clone(), "modified", index, Some(name), Some(value)));
+                rows.push((name_of_space.clone_ref(py), c"modified", index, Some(name), Some(value)));
             }
             None => created.push((owned(py, name), owned(py, value))),
         });
         for (name, value) in created {
-            rows.push((space.name.clone(), "created", -1, Some(name), Some(value)));
+            rows.push((name_of_space.clone_ref(py), c"created", -1, Some(name), Some(value)));
         }
         let mut gone: Vec<usize> = before.into_values().map(|(index, _)| index).collect();
         gone.sort_unstable();
         for index in gone {
-            rows.push((space.name.clone(), "deleted", (self.first + index) as isize, None, None));
+            rows.push((name_of_space.clone_ref(py), c"deleted", (self.first + index) as isize, None, None));
         }
+        Ok(())
     }
 }

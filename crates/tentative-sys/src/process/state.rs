@@ -22,6 +22,16 @@ pub(crate) struct ProcessState {
     /// Whether others of the same user may look at its memory.
     pub(crate) dumpable: usize,
     pub(crate) powers: Powers,
+    pub(crate) root: Root,
+}
+
+/// Which directory a process has as its root, told by its file and by the mount that it is in.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Root {
+    device: [u32; 2],
+    inode: u64,
+    mount: u64,
 }
 
 /// How a process stands among others; each of them is its own to change.
@@ -128,6 +138,7 @@ impl ProcessState {
         self.standing.capture_into();
         self.dumpable = dumpable();
         self.powers = Powers::of_caller();
+        self.root = Root::of_caller();
     }
 
     /// Makes the calling process's attributes these, where they differ.
@@ -239,6 +250,23 @@ impl Standing {
 /// Renounces for ever what executed programs could give.
 pub(crate) fn renounce_new_privileges() {
     let _cannot_fail = prctl(libc::PR_SET_NO_NEW_PRIVS, 1);
+}
+
+impl Root {
+    /// The calling process's; all zero where the kernel does not tell.
+    pub(crate) fn of_caller() -> Root {
+        // SAFETY: zero bytes are valid for all of it.
+        let mut found: libc::statx = unsafe { core::mem::zeroed() };
+        let (path, mask) = (c"/".as_ptr() as usize, (libc::STATX_INO | libc::STATX_MNT_ID) as usize);
+        let arguments = [0, path, 0, mask, (&raw mut found) as usize, 0];
+        // SAFETY: the kernel reads a NUL-terminated path and writes one structure.
+        let _all_zero_then = unsafe { raw::syscall(libc::SYS_statx, arguments) };
+        Root {
+            device: [found.stx_dev_major, found.stx_dev_minor],
+            inode: found.stx_ino,
+            mount: found.stx_mnt_id,
+        }
+    }
 }
 
 impl Powers {

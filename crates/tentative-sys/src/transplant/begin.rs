@@ -32,9 +32,10 @@ pub(super) fn check_host() -> Result<(), BeginError> {
     if raw::getpid() != raw::gettid() {
         return refuse(BeginStep::MainThread, 0);
     }
-    match super::maps_of::first_writable_shared() {
+    match super::maps_of::first_open() {
         Ok(None) => Ok(()),
-        Ok(Some(address)) => refuse(BeginStep::SharedMapping, address),
+        Ok(Some(open)) if open.writable => refuse(BeginStep::SharedMapping, open.address),
+        Ok(Some(open)) => refuse(BeginStep::SharedMappingToBe, open.address),
         Err(errno) => Err(BeginError { step: BeginStep::SharedMapping, errno, subject: 0 }),
     }
 }

@@ -18,7 +18,9 @@ use crate::{
     },
     process::{
         descriptors::{Inherited, replace_inherited},
-        state::{AllNumbers, Powers, set_dumpable, set_limit, set_soft_limit, set_subreaper, soft_limit},
+        state::{
+            AllNumbers, Powers, Root, set_dumpable, set_limit, set_soft_limit, set_subreaper, soft_limit,
+        },
     },
     raw,
     threads::state::{Action, set_action, set_mask, set_timer},
@@ -47,6 +49,7 @@ pub(super) fn start(control: &mut Control) -> ! {
         set_subreaper(control.plan.subreaper);
     }
     control.request.began = Powers::of_caller();
+    control.request.began_at = Root::of_caller();
     control.request.marks = -1;
     if control.plan.use_marks {
         arm(control);
@@ -188,7 +191,7 @@ fn limit_memory(control: &mut Control) {
 }
 
 /// Address space, bytes, that a limited branch has beyond its limit for what it does to roll back.
-const RESERVE: u64 = 64 << 20;
+pub const RESERVE: u64 = 64 << 20;
 
 /// Lets a limited branch have its reserve, as far as the limit goes that the program itself had.
 pub(super) fn open_reserve(control: &Control) {

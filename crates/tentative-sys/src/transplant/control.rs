@@ -12,7 +12,7 @@ use crate::{
     arch::Context,
     memory::{PAGE, maps::Vma},
     process::descriptors::{FdOp, MAX_FDS},
-    process::state::{Powers, ProcessState},
+    process::state::{Powers, ProcessState, Root},
     raw,
     threads::state::{Action, IntervalTimer, ThreadState},
     transplant::{
@@ -64,6 +64,8 @@ pub(crate) struct Request {
     pub(crate) process: ProcessState,
     /// What it might do when its code began.
     pub(crate) began: Powers,
+    /// The root directory that it had then.
+    pub(crate) began_at: Root,
 }
 
 /// Kinds of requests.

@@ -27,6 +27,7 @@ use core::ptr;
 use std::{os::fd::RawFd, time::Duration};
 
 pub(crate) use begin::count_threads;
+pub use branch::RESERVE;
 use control::{Area, arrival};
 pub use control::{Counts, Ending, Refusal, Step};
 pub use place::{Elsewhere, Place};
@@ -108,6 +109,8 @@ pub enum BeginStep {
     MainThread,
     /// A writable shared mapping exists; the subject is its address.
     SharedMapping,
+    /// A shared mapping that can be made writable exists; the subject is its address.
+    SharedMappingToBe,
     /// Entering the sandbox's namespaces.
     Namespaces,
     /// The clone itself.

@@ -1,8 +1,9 @@
 //! What a commit must find unchanged, since the origin cannot take it over: user and group ids, capabilities, filters,
-//! process group and session, and signals that wait for the code inside.
+//! the root directory, process group and session, and signals that wait for the code inside.
 //!
 //! This is the origin on its private stack. Nearly all is the kernel's word on the branch (`/proc/PID/status`), which the
-//! branch cannot forge; only the capabilities inside a user namespace of its own are compared by what the branch says.
+//! branch cannot forge; only the capabilities inside a user namespace of its own, and its root directory, are compared by
+//! what the branch says.
 
 use super::{
     begin::entry_of,
@@ -19,6 +20,8 @@ pub enum Identity {
     Capabilities,
     /// Filters of system calls.
     Filters,
+    /// The root directory, or the mounts that it is among.
+    Root,
 }
 
 impl Identity {
@@ -33,7 +36,8 @@ impl Identity {
         match subject {
             0 => Identity::Ids,
             1 => Identity::Capabilities,
-            _ => Identity::Filters,
+            2 => Identity::Filters,
+            _ => Identity::Root,
         }
     }
 }
@@ -69,6 +73,9 @@ pub(super) fn check(control: &mut Control) -> Result<(), Refusal> {
     }
     if count(theirs, b"Seccomp_filters:") != count(own, b"Seccomp_filters:") + u64::from(filters) {
         return identity(Identity::Filters);
+    }
+    if request.process.root != request.began_at {
+        return identity(Identity::Root);
     }
     if count(theirs, b"NSpgid:") != branch as u64 || count(theirs, b"NSsid:") != count(own, b"NSsid:") {
         return Err(Refusal { step: Step::Group, errno: 0, subject: 0 });

@@ -103,6 +103,14 @@ pub enum BeginError {
         /// Where it begins.
         address: usize,
     },
+    /// A shared mapping that mprotect(2) can make writable.
+    #[error(
+        "the memory at {address:#x} is shared and can be made writable, so what a branch writes there would escape"
+    )]
+    SharedMappingToBe {
+        /// Where it begins.
+        address: usize,
+    },
     /// A step of the kernel's.
     #[error("the kernel refused to {}: {errno}", step_name(*step))]
     Kernel {
@@ -118,7 +126,7 @@ const fn step_name(step: BeginStep) -> &'static str {
         BeginStep::Control => "map the control area",
         BeginStep::Threads => "list the threads",
         BeginStep::MainThread => "name the thread",
-        BeginStep::SharedMapping => "list the mappings",
+        BeginStep::SharedMapping | BeginStep::SharedMappingToBe => "list the mappings",
         BeginStep::Namespaces => "enter the sandbox",
         BeginStep::Clone => "clone the process",
         BeginStep::Wait => "watch the branch",
@@ -133,9 +141,26 @@ impl BeginError {
         match self {
             BeginError::Sandbox { layer, .. } => *layer,
             BeginError::Threads { .. } | BeginError::NotMainThread => Layer::Threads,
-            BeginError::SharedMapping { .. } | BeginError::Kernel { .. } => Layer::Memory,
+            BeginError::SharedMapping { .. }
+            | BeginError::SharedMappingToBe { .. }
+            | BeginError::Kernel { .. } => Layer::Memory,
             BeginError::NoExecutable | BeginError::Monitor { .. } | BeginError::Session { .. } => Layer::Kin,
             _ => Layer::Process,
+        }
+    }
+
+    /// Whether the host had no memory left for it.
+    #[must_use]
+    pub fn is_for_memory(&self) -> bool {
+        const NONE: rustix::io::Errno = rustix::io::Errno::NOMEM;
+        let is_none = |error: &io::Error| error.raw_os_error() == Some(NONE.raw_os_error());
+        match self {
+            BeginError::Kernel { errno, .. } | BeginError::Output(errno) => *errno == NONE,
+            BeginError::Inspect { source, .. }
+            | BeginError::Monitor { source, .. }
+            | BeginError::Session { source } => *source == NONE,
+            BeginError::ListDescriptors(error) | BeginError::Directory(error) => is_none(error),
+            _ => false,
         }
     }
 
@@ -170,6 +195,9 @@ impl BeginError {
                 "unmap it first (multiprocessing.shared_memory, mmap with MAP_SHARED, SQLite in WAL mode)"
                     .to_owned()
             }
+            BeginError::SharedMappingToBe { .. } => {
+                "unmap it first, or map it from a file that is open for reading only".to_owned()
+            }
             BeginError::Output(_) | BeginError::ListDescriptors(_) | BeginError::Kernel { .. } => {
                 "run 'tentative doctor', which tries each part of this and says what is missing".to_owned()
             }
@@ -186,6 +214,7 @@ impl BeginError {
             BeginStep::SharedMapping if error.subject != 0 => {
                 BeginError::SharedMapping { address: error.subject }
             }
+            BeginStep::SharedMappingToBe => BeginError::SharedMappingToBe { address: error.subject },
             BeginStep::Branch if error.subject < inherited.len() => {
                 BeginError::Reopen { number: inherited[error.subject].number, errno: error.errno }
             }
@@ -391,6 +420,9 @@ const fn identity(what: Identity) -> &'static str {
         Identity::Ids => "the branch has other user or group ids, which the origin cannot take over",
         Identity::Capabilities => "the branch has other capabilities, which the origin cannot take over",
         Identity::Filters => "the branch has filtered its system calls, which the origin cannot take over",
+        Identity::Root => {
+            "the code changed its root directory or mount namespace, which the origin cannot take over"
+        }
     }
 }
 
