@@ -106,6 +106,7 @@ pub(crate) fn scan(plan: &Plan) -> Result<Scan, ScanError> {
             CoverKind::Overlay { lower, upper, work, ancestors, .. } => {
                 let mounted: BTreeSet<&Path> = plan.covers.iter().map(|cover| cover.path.as_path()).collect();
                 let mut walk = Walk::new(number, cover, lower, upper, ancestors, (plan.begun, &mounted));
+                walk.has_index = index_of(work).is_dir();
                 if kept {
                     let index = Index::read(work).map_err(read(work))?;
                     walk.unclear = index.unclear.iter().map(|below| walk.outside(below)).collect();
@@ -209,6 +210,8 @@ struct Walk<'a> {
     merged: Vec<Merged>,
     closed: Vec<PathBuf>,
     too_deep: Vec<PathBuf>,
+    /// Whether the kernel kept an index, so that every copy of a file with several names has its note.
+    has_index: bool,
     /// What the monitor noted, where it keeps names together because the kernel does not.
     links: Option<Index>,
     unclear: Vec<PathBuf>,
@@ -253,6 +256,7 @@ impl<'a> Walk<'a> {
             merged: Vec::new(),
             closed: Vec::new(),
             too_deep: Vec::new(),
+            has_index: false,
             links: None,
             unclear: Vec::new(),
             names: BTreeMap::new(),
@@ -494,9 +498,10 @@ impl<'a> Walk<'a> {
             (Some(old), Origin::None) if self.links.is_some() => {
                 !here.in_tree && old.nlink() > 1 && new.is_file() && self.is_unclear(below, old, new)?
             }
-            // The kernel leaves no note when it parts a name from the other names of a file.
+            // With an index the kernel leaves a note on every copy: what has none is another file, whatever its times.
             (Some(old), Origin::None) => {
                 !here.in_tree
+                    && !self.has_index
                     && old.nlink() > 1
                     && new.is_file()
                     && identity::same_access(&self.begun, old, new)
@@ -513,7 +518,8 @@ impl<'a> Walk<'a> {
         if let (Some(old), true) = (&old, same) {
             return self.changed(below, old, new);
         }
-        let is_old = self.links.is_none() && new.is_file() && !self.begun.is_before_access(new);
+        let is_old =
+            !self.has_index && self.links.is_none() && new.is_file() && !self.begun.is_before_access(new);
         if origin != Origin::None || is_old {
             let (path, was_there, in_tree) = (path.clone(), old.is_some(), here.in_tree);
             self.orphans.push(Orphan { path, upper, origin, was_there, in_tree });
@@ -749,9 +755,9 @@ impl<'a> Walk<'a> {
         if let Some(links) = &self.links {
             return Ok(links.copies.iter().map(|copy| (copy.at.clone(), copy.handle.clone())).collect());
         }
-        let index = work.join("index");
+        let index = index_of(work);
         let mut entries = Vec::new();
-        for name in if index.is_dir() { names_in_upper(&index)? } else { BTreeSet::new() } {
+        for name in if self.has_index { names_in_upper(&index)? } else { BTreeSet::new() } {
             let entry = index.join(name);
             if let Origin::Known(origin) = identity::origin(&entry).map_err(read(&entry))? {
                 entries.push((entry, origin));
@@ -759,6 +765,11 @@ impl<'a> Walk<'a> {
         }
         Ok(entries)
     }
+}
+
+/// Where the kernel keeps the index of an overlay, if it does: it makes the directory when it mounts one with an index.
+fn index_of(work: &Path) -> PathBuf {
+    work.join("index")
 }
 
 /// Whether paths of what lies in a directory may be longer than the kernel takes, in the store or where they are put.
