@@ -354,3 +354,24 @@ fn what_escapes_is_in_the_report() {
     let output = tool.run(&["rollback"]).ended(0);
     assert!(output.said.ends_with("; none of its changes is in place, but 1 effect cannot be taken back\n"));
 }
+
+/// As runners inside leave it when they are killed with the program: in a directory that was there, and in a new one.
+#[test]
+fn what_runners_inside_leave_is_no_change() {
+    require!(Feature::Overlay);
+    let tool = Tool::new(TENTATIVE);
+    let work = tool.environment.work();
+    let script = format!(
+        "mkdir -p tree; for at in . tree; do mkdir -m 700 $at/.tentative-7 $at/.tentative-7/0123abcd
+         : > $at/.tentative-7/0123abcd.owner; TENTATIVE_HOME=$PWD/$at/store {TENTATIVE} list; done; echo x > tree/kept"
+    );
+    tool.run(&["run", "--commit", "--", "sh", "-ec", &script]).ended(0).says("changes: 2 created");
+    let names = |path: &Path| -> Vec<_> {
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    assert_eq!((names(&work), names(&work.join("tree"))), (vec!["tree".to_owned()], vec!["kept".to_owned()]));
+    // What only looks like it is a program's own.
+    let script = "mkdir -m 700 .tentative-7; echo x > .tentative-7/mine; mkdir -m 755 .tentative-8";
+    tool.run(&["run", "--commit", "--", "sh", "-ec", script]).ended(0);
+    assert!(work.join(".tentative-7/mine").exists() && work.join(".tentative-8").exists());
+}

@@ -76,6 +76,11 @@ pub(super) fn is_as_made(metadata: &fs::Metadata) -> bool {
     metadata.created().ok().is_some_and(|born| metadata.accessed().ok() == Some(born))
 }
 
+/// Where the kernel keeps the index of an overlay, if it does: it makes the directory when it mounts one with an index.
+pub(super) fn index_of(work: &Path) -> PathBuf {
+    work.join("index")
+}
+
 /// Objects that are no longer at their paths, to be found by what was copied from them.
 #[derive(Default)]
 pub(super) struct Lost {

@@ -23,6 +23,7 @@ use crate::{
         links::{self, Index},
         moment::Moment,
         plan::{Ancestor, Cover, CoverKind, Plan},
+        scaffold::is_scaffold,
         ways::Merged,
     },
 };
@@ -90,6 +91,8 @@ pub(crate) struct Scan {
     pub(crate) vanished: Vec<PathBuf>,
     /// Directories with names in them that no path reaches.
     pub(crate) too_deep: Vec<PathBuf>,
+    /// What transactions inside left of their own in trees that are new; it must not be put in place with them.
+    pub(crate) scaffolds: Vec<PathBuf>,
     /// Names of files with several names of which more than one was changed inside, apart from each other.
     pub(crate) parted: Vec<PathBuf>,
     /// Names of files with several names that were changed or replaced: it cannot be told which.
@@ -106,7 +109,7 @@ pub(crate) fn scan(plan: &Plan) -> Result<Scan, ScanError> {
             CoverKind::Overlay { lower, upper, work, ancestors, .. } => {
                 let mounted: BTreeSet<&Path> = plan.covers.iter().map(|cover| cover.path.as_path()).collect();
                 let mut walk = Walk::new(number, cover, lower, upper, ancestors, (plan.begun, &mounted));
-                walk.has_index = index_of(work).is_dir();
+                walk.has_index = identity::index_of(work).is_dir();
                 if kept {
                     let index = Index::read(work).map_err(read(work))?;
                     walk.unclear = index.unclear.iter().map(|below| walk.outside(below)).collect();
@@ -210,6 +213,7 @@ struct Walk<'a> {
     merged: Vec<Merged>,
     closed: Vec<PathBuf>,
     too_deep: Vec<PathBuf>,
+    scaffolds: Vec<PathBuf>,
     /// Whether the kernel kept an index, so that every copy of a file with several names has its note.
     has_index: bool,
     /// What the monitor noted, where it keeps names together because the kernel does not.
@@ -256,6 +260,7 @@ impl<'a> Walk<'a> {
             merged: Vec::new(),
             closed: Vec::new(),
             too_deep: Vec::new(),
+            scaffolds: Vec::new(),
             has_index: false,
             links: None,
             unclear: Vec::new(),
@@ -401,7 +406,13 @@ impl<'a> Walk<'a> {
         old: Option<fs::Metadata>,
         new: &fs::Metadata,
     ) -> Result<(), ScanError> {
-        let lower = self.lower.join(below);
+        let (lower, upper) = (self.lower.join(below), self.upper.join(below));
+        if is_scaffold(&upper, new, (&lower, old.as_ref())).map_err(read(&upper))? {
+            if here.in_tree && new.is_dir() {
+                self.scaffolds.push(upper);
+            }
+            return Ok(());
+        }
         if new.file_type().is_char_device() && new.rdev() == 0 {
             if let Some(old) = old {
                 self.deleted(below, &old)?;
@@ -626,6 +637,7 @@ impl<'a> Walk<'a> {
         whole.merged.append(&mut self.merged);
         whole.closed.append(&mut self.closed);
         whole.too_deep.append(&mut self.too_deep);
+        whole.scaffolds.append(&mut self.scaffolds);
         whole.unclear.append(&mut self.unclear);
         Ok(())
     }
@@ -755,7 +767,7 @@ impl<'a> Walk<'a> {
         if let Some(links) = &self.links {
             return Ok(links.copies.iter().map(|copy| (copy.at.clone(), copy.handle.clone())).collect());
         }
-        let index = index_of(work);
+        let index = identity::index_of(work);
         let mut entries = Vec::new();
         for name in if self.has_index { names_in_upper(&index)? } else { BTreeSet::new() } {
             let entry = index.join(name);
@@ -765,11 +777,6 @@ impl<'a> Walk<'a> {
         }
         Ok(entries)
     }
-}
-
-/// Where the kernel keeps the index of an overlay, if it does: it makes the directory when it mounts one with an index.
-fn index_of(work: &Path) -> PathBuf {
-    work.join("index")
 }
 
 /// Whether paths of what lies in a directory may be longer than the kernel takes, in the store or where they are put.
