@@ -29,19 +29,19 @@ const CHANGED: &[(&str, &str)] = &[
 fn committed(script: &str, looks_first: bool) -> (String, String, bool) {
     let tool = Tool::new(TENTATIVE);
     let (a, b) = (tool.environment.work().join("a"), tool.environment.work().join("b"));
-    fs::write(&a, "one\n").unwrap();
-    fs::hard_link(&a, &b).unwrap();
+    fs::write(&a, "one\n").expect("it works");
+    fs::hard_link(&a, &b).expect("it works");
     tool.run(&["run", "--", "sh", "-ec", script]).ended(0);
     if looks_first {
         // Reads the files outside and inside, which sets the times of access of both where they are not kept.
         tool.run(&["diff"]).ended(0);
         for path in [&a, &b] {
-            fs::read(path).unwrap();
+            fs::read(path).expect("it works");
         }
     }
     tool.run(&["commit"]).ended(0);
-    let same = fs::metadata(&a).unwrap().ino() == fs::metadata(&b).unwrap().ino();
-    (fs::read_to_string(a).unwrap(), fs::read_to_string(b).unwrap(), same)
+    let same = fs::metadata(&a).expect("it works").ino() == fs::metadata(&b).expect("it works").ino();
+    (fs::read_to_string(a).expect("it works"), fs::read_to_string(b).expect("it works"), same)
 }
 
 #[test]

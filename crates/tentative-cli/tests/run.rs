@@ -214,6 +214,11 @@ fn held_output_is_in_the_report() {
     let output = output.says("  held        process write standard output (5 bytes)\n");
     let id = tool.list()[0]["id"].as_str().expect("it is listed").to_owned();
     output.says(&format!("hint: 'tentative show --output {id}' prints what is held"));
+    for mode in ["--commit", "--rollback"] {
+        let output = tool.run(&["run", mode, "--output", "hold", "echo", "only"]).ended(0);
+        let output = output.says("  held        process write standard output (5 bytes)\n");
+        assert!(!output.said.contains("tentative show"), "{mode}: {}", output.said);
+    }
 }
 
 #[test]
@@ -344,6 +349,10 @@ fn what_escapes_is_in_the_report() {
         .says("blocked     world   connect")
         .says(&format!("--allow net:127.0.0.1:{port}"))
         .says("safe to roll back");
+    let denied = format!("net:127.0.0.1:{port}");
+    let output = tool.run(&["run", "--allow", "net:127.0.0.0/8", "--deny", &denied, "bash", "-c", &script]);
+    let output = output.ended(1).says("blocked     world   connect");
+    assert!(!output.said.contains(&format!("--allow {denied}")), "{}", output.said);
     let rule = format!("net:127.0.0.1:{port}");
     let script = format!("{script}; echo text > made");
     tool.run(&["run", "--allow", &rule, "bash", "-c", &script])
@@ -367,7 +376,10 @@ fn what_runners_inside_leave_is_no_change() {
     );
     tool.run(&["run", "--commit", "--", "sh", "-ec", &script]).ended(0).says("changes: 2 created");
     let names = |path: &Path| -> Vec<_> {
-        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        fs::read_dir(path)
+            .expect("it is there")
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect()
     };
     assert_eq!((names(&work), names(&work.join("tree"))), (vec!["tree".to_owned()], vec!["kept".to_owned()]));
     // What only looks like it is a program's own.
