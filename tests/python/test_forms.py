@@ -124,6 +124,12 @@ def test_attempts_raise_the_last_failure(options):
         tentative.attempts(0)
 
 
+@pytest.mark.parametrize("path", ["/etc/passwd", "/etc", "/proc/self/exe", "/dev/no-such-device"])
+def test_a_device_rule_that_names_no_device_is_refused(path):
+    with pytest.raises(ValueError, match=f"'{path}' is "), tentative.transaction(allow=(f"device:{path}",)):
+        raise AssertionError("it began")
+
+
 def test_attempts_do_not_hold_an_interrupt_back(options):
     with pytest.raises(KeyboardInterrupt):
         for tx in tentative.attempts(2, **options):

@@ -3,16 +3,16 @@
 //! Reads regular files only, never follows a link, and never waits for a FIFO.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Read},
-    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::Path,
 };
 
-use rustix::fs::OFlags;
 use tentative::{
     change::ChangeKind,
     files::{
+        attributes::open_unnoticed,
         changes::{FileChange, changes},
         name,
         plan::Plan,
@@ -97,8 +97,7 @@ fn content(path: &Path, size: u64) -> io::Result<Option<Vec<u8>>> {
     if size > TEXT_LIMIT {
         return Ok(None);
     }
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits();
-    let file = File::options().read(true).custom_flags(flags.cast_signed()).open(path)?;
+    let file = open_unnoticed(path)?;
     let mut bytes = Vec::new();
     // One more than the limit, should it grow while it is read.
     file.take(TEXT_LIMIT + 1).read_to_end(&mut bytes)?;

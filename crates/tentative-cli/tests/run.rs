@@ -214,6 +214,11 @@ fn held_output_is_in_the_report() {
     let output = output.says("  held        process write standard output (5 bytes)\n");
     let id = tool.list()[0]["id"].as_str().expect("it is listed").to_owned();
     output.says(&format!("hint: 'tentative show --output {id}' prints what is held"));
+    for mode in ["--commit", "--rollback"] {
+        let output = tool.run(&["run", mode, "--output", "hold", "echo", "only"]).ended(0);
+        let output = output.says("  held        process write standard output (5 bytes)\n");
+        assert!(!output.said.contains("tentative show"), "{mode}: {}", output.said);
+    }
 }
 
 #[test]
@@ -344,6 +349,10 @@ fn what_escapes_is_in_the_report() {
         .says("blocked     world   connect")
         .says(&format!("--allow net:127.0.0.1:{port}"))
         .says("safe to roll back");
+    let denied = format!("net:127.0.0.1:{port}");
+    let output = tool.run(&["run", "--allow", "net:127.0.0.0/8", "--deny", &denied, "bash", "-c", &script]);
+    let output = output.ended(1).says("blocked     world   connect");
+    assert!(!output.said.contains(&format!("--allow {denied}")), "{}", output.said);
     let rule = format!("net:127.0.0.1:{port}");
     let script = format!("{script}; echo text > made");
     tool.run(&["run", "--allow", &rule, "bash", "-c", &script])
@@ -353,4 +362,28 @@ fn what_escapes_is_in_the_report() {
         .says("none of its changes is in place, but 1 effect cannot be taken back");
     let output = tool.run(&["rollback"]).ended(0);
     assert!(output.said.ends_with("; none of its changes is in place, but 1 effect cannot be taken back\n"));
+}
+
+/// As runners inside leave it when they are killed with the program: in a directory that was there, and in a new one.
+#[test]
+fn what_runners_inside_leave_is_no_change() {
+    require!(Feature::Overlay);
+    let tool = Tool::new(TENTATIVE);
+    let work = tool.environment.work();
+    let script = format!(
+        "mkdir -p tree; for at in . tree; do mkdir -m 700 $at/.tentative-7 $at/.tentative-7/0123abcd
+         : > $at/.tentative-7/0123abcd.owner; TENTATIVE_HOME=$PWD/$at/store {TENTATIVE} list; done; echo x > tree/kept"
+    );
+    tool.run(&["run", "--commit", "--", "sh", "-ec", &script]).ended(0).says("changes: 2 created");
+    let names = |path: &Path| -> Vec<_> {
+        fs::read_dir(path)
+            .expect("it is there")
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect()
+    };
+    assert_eq!((names(&work), names(&work.join("tree"))), (vec!["tree".to_owned()], vec!["kept".to_owned()]));
+    // What only looks like it is a program's own.
+    let script = "mkdir -m 700 .tentative-7; echo x > .tentative-7/mine; mkdir -m 755 .tentative-8";
+    tool.run(&["run", "--commit", "--", "sh", "-ec", script]).ended(0);
+    assert!(work.join(".tentative-7/mine").exists() && work.join(".tentative-8").exists());
 }

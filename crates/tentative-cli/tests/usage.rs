@@ -43,6 +43,15 @@ fn values_that_are_none_are_refused() {
         &["run", "--deny", "net:*.example.org:443", "true"],
         "'*.example.org' would match less",
     );
+    for (path, what) in [
+        ("/etc/passwd", "no device"),
+        ("/etc", "a directory"),
+        ("/proc/self/exe", "a symbolic link"),
+        ("/dev/no-such-device", "not there"),
+    ] {
+        let rule = format!("device:{path}");
+        assert_usage_error(&["run", "--allow", &rule, "true"], &format!("'{path}' is {what}"));
+    }
     assert_usage_error(&["run", "--deny", "listen", "true"], "'listen' needs a target");
     assert_usage_error(&["run", "--without", "file", "true"], "layers that can be left out are files");
     assert_usage_error(&["run", "--without", "memory", "true"], "always has its own memory");

@@ -1,6 +1,6 @@
 //! The policy: which crossings are let through. Every crossing is recorded, whatever the policy says.
 
-use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
+use std::{fmt, fs, io, net::IpAddr, os::unix::fs::FileTypeExt as _, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +87,11 @@ pub enum ParseRuleError {
     /// A path that is not absolute.
     #[error("'{0}' is no absolute path")]
     Path(String),
+    /// A path at which no device is.
+    #[error(
+        "'{0}' is {1}: a rule for a device names its node in the file system, for example device:/dev/kvm"
+    )]
+    Device(String, &'static str),
 }
 
 impl FromStr for Kind {
@@ -105,7 +110,7 @@ impl FromStr for Kind {
             ("unix", Some(name)) if name.starts_with('@') => Ok(Kind::UnixAbstract(name[1..].to_owned())),
             ("unix", Some(path)) => Ok(Kind::Unix(parse_path(path)?)),
             ("unix", None) => Err(ParseRuleError::Target("unix", "unix:/run/postgresql/.s.PGSQL.5432")),
-            ("device", Some(path)) => Ok(Kind::Device(parse_path(path)?)),
+            ("device", Some(path)) => Ok(Kind::Device(parse_device(path)?)),
             ("device", None) => Err(ParseRuleError::Target("device", "device:/dev/kvm")),
             ("signal", Some(pid)) => match pid.parse::<i32>() {
                 Ok(number) if number > 0 => Ok(Kind::Signal(number)),
@@ -119,6 +124,22 @@ impl FromStr for Kind {
 
 fn parse_path(text: &str) -> Result<PathBuf, ParseRuleError> {
     if text.starts_with('/') { Ok(PathBuf::from(text)) } else { Err(ParseRuleError::Path(text.to_owned())) }
+}
+
+/// What is at the path is looked at here, since the sandbox lays it open to the outside.
+fn parse_device(text: &str) -> Result<PathBuf, ParseRuleError> {
+    let path = parse_path(text)?;
+    let what = match fs::symlink_metadata(&path).map(|metadata| metadata.file_type()) {
+        Ok(kind) if kind.is_char_device() || kind.is_block_device() => return Ok(path),
+        Ok(kind) if kind.is_symlink() => "a symbolic link",
+        Ok(kind) if kind.is_dir() => "a directory",
+        Ok(_) => "no device",
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            "not there"
+        }
+        Err(_) => "not to be looked at",
+    };
+    Err(ParseRuleError::Device(text.to_owned(), what))
 }
 
 fn parse_port(text: &str) -> Result<u16, ParseRuleError> {
@@ -225,7 +246,7 @@ mod tests {
             "listen:8080",
             "unix:/run/x.sock",
             "unix:@name",
-            "device:/dev/kvm",
+            "device:/dev/null",
             "signal:12",
         ] {
             assert!(good.parse::<Kind>().is_ok(), "{good}");
@@ -245,6 +266,11 @@ mod tests {
             "unix:x",
             "signal:-1",
             "device:kvm",
+            "device:/",
+            "device:/etc/passwd",
+            "device:/dev/null/x",
+            "device:/dev/no-such-device",
+            "device:/proc/self/exe",
         ] {
             assert!(bad.parse::<Kind>().is_err(), "{bad}");
         }
@@ -268,7 +294,7 @@ mod tests {
             ("listen:8080", "listen:8080"),
             ("unix:/run/x.sock", "unix:/run/x.sock"),
             ("unix:@name", "unix:@name"),
-            ("device:/dev/kvm", "device:/dev/kvm"),
+            ("device:/dev/null", "device:/dev/null"),
             ("signal:12", "signal:12"),
         ] {
             let kind: Kind = given.parse().unwrap();

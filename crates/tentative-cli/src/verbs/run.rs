@@ -13,6 +13,7 @@ use std::{
 
 use rustix::{io::Errno, process::Signal};
 use tentative::{
+    effect::Class,
     layer::{Layer, LayerSet},
     policy::Policy,
     program::{self, Ended, How, LaunchStep, ProgramOptions, RunError, output},
@@ -51,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments, policy: Policy, streams: &Streams) -> R
         timeout: arguments.timeout,
         memory_limit: arguments.memory_limit,
     };
-    let (ended, ending) = match program::run_and_look(&options, &mut transaction) {
+    let (mut ended, ending) = match program::run_and_look(&options, &mut transaction) {
         Ok(ended) => ended,
         Err(error) if error.has_run() && transaction.has_plan() => return Err(rescue(error, transaction)),
         Err(error) => {
@@ -67,6 +68,9 @@ pub(crate) fn run(arguments: &Arguments, policy: Policy, streams: &Streams) -> R
     if ended.timed_out {
         streams.say("its time was over, so it was ended\n");
     }
+    if is_decided(mode, &ended) {
+        forget_where_output_is(&mut ended);
+    }
     streams.say(&summary::report(&ended.record, Detail::Brief, streams.err));
     if let Some(means) = ended.memory_limit_by {
         streams.say(&format!("memory limit: {means}\n"));
@@ -79,6 +83,21 @@ pub(crate) fn run(arguments: &Arguments, policy: Policy, streams: &Streams) -> R
         Some(refused) => Err(refused),
         None => Ok(end(&ended)),
     }
+}
+
+/// Whether the transaction will be gone when the mode has been carried out, if nothing is in a commit's way.
+fn is_decided(mode: Mode, ended: &Ended) -> bool {
+    match mode {
+        Mode::Rollback | Mode::Commit(CommitWhen::Always) => true,
+        Mode::Commit(CommitWhen::Success) => end(ended) == End::WELL,
+        Mode::Keep | Mode::Ask => false,
+    }
+}
+
+/// Held output is printed or thrown away at once: there will be nothing to look at by its id.
+fn forget_where_output_is(ended: &mut Ended) {
+    let held = ended.record.effects.iter_mut().filter(|effect| effect.class == Class::Held);
+    held.for_each(|effect| effect.hint = None);
 }
 
 /// The program has run, and what it did cannot be looked at or written down: its files are kept all the same.

@@ -2,7 +2,7 @@
 //!
 //! The kernel notes it as a file handle in `user.overlay.origin`. For an ordinary user the note is empty, because the
 //! kernel decodes handles for CAP_DAC_READ_SEARCH only; then type, size, time of modification and content have to do. For
-//! a file with several names it leaves no note at all where it keeps no index; then the time of access has to do as well.
+//! a file with several names it leaves no note at all where it keeps no index; only there the time of access has to do.
 
 use std::{
     collections::HashMap,
@@ -61,10 +61,24 @@ pub(super) fn handle(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// Says whether two looks at files show the same time of access: covers do not change it (`noatime`), so that an upper
 /// file that was copied up has that of its original, and a new one a later one. If the original was read outside since
-/// the beginning, its own time is of no use: what then shows a time before the beginning is no new file.
+/// the beginning, its own time is of no use: what then shows a time before the beginning is no new file. Where the kernel
+/// keeps an index this says nothing: programs give files such times, and reading both gives them equal ones.
 pub(super) fn same_access(begun: &Moment, old: &fs::Metadata, new: &fs::Metadata) -> bool {
+    if is_as_made(new) {
+        return false;
+    }
     (old.atime(), old.atime_nsec()) == (new.atime(), new.atime_nsec())
         || (begun.is_before_access(old) && !begun.is_before_access(new))
+}
+
+/// Whether a file has the time of access that it was made with, which the kernel's copy of another file has not.
+pub(super) fn is_as_made(metadata: &fs::Metadata) -> bool {
+    metadata.created().ok().is_some_and(|born| metadata.accessed().ok() == Some(born))
+}
+
+/// Where the kernel keeps the index of an overlay, if it does: it makes the directory when it mounts one with an index.
+pub(super) fn index_of(work: &Path) -> PathBuf {
+    work.join("index")
 }
 
 /// Objects that are no longer at their paths, to be found by what was copied from them.

@@ -229,7 +229,7 @@ pub(super) fn may_be_copy(
     (lower, old): (&Path, &fs::Metadata),
     (upper, new): (&Path, &fs::Metadata),
 ) -> io::Result<bool> {
-    if new.created().ok().is_some_and(|born| new.accessed().ok() == Some(born)) {
+    if identity::is_as_made(new) {
         return Ok(false);
     }
     let accessed = |metadata: &fs::Metadata| (metadata.atime(), metadata.atime_nsec());

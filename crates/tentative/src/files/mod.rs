@@ -22,6 +22,7 @@ pub mod name;
 pub mod places;
 pub mod plan;
 pub(crate) mod removal;
+mod scaffold;
 mod scan;
 pub(crate) mod seal;
 pub mod stage;

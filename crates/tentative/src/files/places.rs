@@ -6,6 +6,7 @@
 //! namespace.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{self, Write as _},
     os::{
@@ -25,6 +26,8 @@ use super::{
 };
 use crate::store::{self, Id, StoreError};
 
+/// What the user's number follows in the name of a shared directory.
+const SHARED: &str = ".tentative-";
 /// What follows the id in the name of an owner file.
 const OWNER: &str = ".owner";
 
@@ -63,7 +66,19 @@ pub struct Orphan {
 
 /// `.tentative-UID`: holds the transactions of one user on a file system that the store is not on.
 pub(super) fn shared_name() -> String {
-    format!(".tentative-{}", rustix::process::geteuid().as_raw())
+    format!("{SHARED}{}", rustix::process::geteuid().as_raw())
+}
+
+/// Says whether a name is that of such a directory, whoever's.
+pub(super) fn is_shared_name(name: &OsStr) -> bool {
+    let number = name.to_str().and_then(|name| name.strip_prefix(SHARED));
+    number.is_some_and(|number| number.parse::<u32>().is_ok_and(|uid| uid.to_string() == number))
+}
+
+/// Says whether a name is one that things in such a directory have.
+pub(super) fn is_name_within(name: &OsStr) -> bool {
+    let name = name.to_str().unwrap_or_default();
+    name.strip_suffix(OWNER).unwrap_or(name).parse::<Id>().is_ok()
 }
 
 pub(super) fn is_own_or_absent(shared: &Path) -> bool {

@@ -23,6 +23,7 @@ use crate::{
         links::{self, Index},
         moment::Moment,
         plan::{Ancestor, Cover, CoverKind, Plan},
+        scaffold::is_scaffold,
         ways::Merged,
     },
 };
@@ -90,6 +91,8 @@ pub(crate) struct Scan {
     pub(crate) vanished: Vec<PathBuf>,
     /// Directories with names in them that no path reaches.
     pub(crate) too_deep: Vec<PathBuf>,
+    /// What transactions inside left of their own in trees that are new; it must not be put in place with them.
+    pub(crate) scaffolds: Vec<PathBuf>,
     /// Names of files with several names of which more than one was changed inside, apart from each other.
     pub(crate) parted: Vec<PathBuf>,
     /// Names of files with several names that were changed or replaced: it cannot be told which.
@@ -106,6 +109,7 @@ pub(crate) fn scan(plan: &Plan) -> Result<Scan, ScanError> {
             CoverKind::Overlay { lower, upper, work, ancestors, .. } => {
                 let mounted: BTreeSet<&Path> = plan.covers.iter().map(|cover| cover.path.as_path()).collect();
                 let mut walk = Walk::new(number, cover, lower, upper, ancestors, (plan.begun, &mounted));
+                walk.has_index = identity::index_of(work).is_dir();
                 if kept {
                     let index = Index::read(work).map_err(read(work))?;
                     walk.unclear = index.unclear.iter().map(|below| walk.outside(below)).collect();
@@ -209,6 +213,9 @@ struct Walk<'a> {
     merged: Vec<Merged>,
     closed: Vec<PathBuf>,
     too_deep: Vec<PathBuf>,
+    scaffolds: Vec<PathBuf>,
+    /// Whether the kernel kept an index, so that every copy of a file with several names has its note.
+    has_index: bool,
     /// What the monitor noted, where it keeps names together because the kernel does not.
     links: Option<Index>,
     unclear: Vec<PathBuf>,
@@ -253,6 +260,8 @@ impl<'a> Walk<'a> {
             merged: Vec::new(),
             closed: Vec::new(),
             too_deep: Vec::new(),
+            scaffolds: Vec::new(),
+            has_index: false,
             links: None,
             unclear: Vec::new(),
             names: BTreeMap::new(),
@@ -397,7 +406,13 @@ impl<'a> Walk<'a> {
         old: Option<fs::Metadata>,
         new: &fs::Metadata,
     ) -> Result<(), ScanError> {
-        let lower = self.lower.join(below);
+        let (lower, upper) = (self.lower.join(below), self.upper.join(below));
+        if is_scaffold(&upper, new, (&lower, old.as_ref())).map_err(read(&upper))? {
+            if here.in_tree && new.is_dir() {
+                self.scaffolds.push(upper);
+            }
+            return Ok(());
+        }
         if new.file_type().is_char_device() && new.rdev() == 0 {
             if let Some(old) = old {
                 self.deleted(below, &old)?;
@@ -494,9 +509,10 @@ impl<'a> Walk<'a> {
             (Some(old), Origin::None) if self.links.is_some() => {
                 !here.in_tree && old.nlink() > 1 && new.is_file() && self.is_unclear(below, old, new)?
             }
-            // The kernel leaves no note when it parts a name from the other names of a file.
+            // With an index the kernel leaves a note on every copy: what has none is another file, whatever its times.
             (Some(old), Origin::None) => {
                 !here.in_tree
+                    && !self.has_index
                     && old.nlink() > 1
                     && new.is_file()
                     && identity::same_access(&self.begun, old, new)
@@ -513,7 +529,8 @@ impl<'a> Walk<'a> {
         if let (Some(old), true) = (&old, same) {
             return self.changed(below, old, new);
         }
-        let is_old = self.links.is_none() && new.is_file() && !self.begun.is_before_access(new);
+        let is_old =
+            !self.has_index && self.links.is_none() && new.is_file() && !self.begun.is_before_access(new);
         if origin != Origin::None || is_old {
             let (path, was_there, in_tree) = (path.clone(), old.is_some(), here.in_tree);
             self.orphans.push(Orphan { path, upper, origin, was_there, in_tree });
@@ -620,6 +637,7 @@ impl<'a> Walk<'a> {
         whole.merged.append(&mut self.merged);
         whole.closed.append(&mut self.closed);
         whole.too_deep.append(&mut self.too_deep);
+        whole.scaffolds.append(&mut self.scaffolds);
         whole.unclear.append(&mut self.unclear);
         Ok(())
     }
@@ -749,9 +767,9 @@ impl<'a> Walk<'a> {
         if let Some(links) = &self.links {
             return Ok(links.copies.iter().map(|copy| (copy.at.clone(), copy.handle.clone())).collect());
         }
-        let index = work.join("index");
+        let index = identity::index_of(work);
         let mut entries = Vec::new();
-        for name in if index.is_dir() { names_in_upper(&index)? } else { BTreeSet::new() } {
+        for name in if self.has_index { names_in_upper(&index)? } else { BTreeSet::new() } {
             let entry = index.join(name);
             if let Origin::Known(origin) = identity::origin(&entry).map_err(read(&entry))? {
                 entries.push((entry, origin));

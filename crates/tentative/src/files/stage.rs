@@ -270,6 +270,7 @@ fn prepare(transaction: &Transaction, options: StageOptions) -> Result<Prepared,
         return Err(StageError::Conflicts(conflicts));
     }
     crash::point("stage-checked");
+    scan.scaffolds.iter().try_for_each(|scaffold| tree::remove(scaffold))?;
     let (opened, used) = open_used(&scan)?;
     let mut staging = Staging {
         transaction,

@@ -102,7 +102,8 @@ fn to_process(call: &mut Call<'_>, target: i32, signal: i32) -> Outcome {
     if target <= 0 || call.scope.has_process(target) || !exists_outside(target) {
         return Outcome::CONTINUE;
     }
-    let hint = Some(format!("--allow signal:{target}"));
+    let allowed = call.rules.signal(target);
+    let hint = (allowed != Some(Action::Deny)).then(|| format!("--allow signal:{target}"));
     let name = name_of(target);
     if signal == 0 {
         // Only asks whether it is there; "not permitted" says that it is.
@@ -111,7 +112,7 @@ fn to_process(call: &mut Call<'_>, target: i32, signal: i32) -> Outcome {
         return Outcome::error(Errno::PERM);
     }
     let described = format!("pid {target}{name}, signal {signal}");
-    if call.rules.signal(target) != Some(Action::Allow) {
+    if allowed != Some(Action::Allow) {
         call.blocked(described, Errno::PERM, hint);
         return Outcome::error(Errno::PERM);
     }

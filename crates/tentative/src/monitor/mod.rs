@@ -280,6 +280,12 @@ impl Monitor {
         Ok(())
     }
 
+    /// Whether transactions were begun inside, so that runners of ours may be there.
+    #[must_use]
+    pub fn had_inner(&self) -> bool {
+        self.nested.any()
+    }
+
     /// The effects so far, numbered from 1 in the order in which they began.
     #[must_use]
     pub fn effects(&self) -> Vec<Effect> {

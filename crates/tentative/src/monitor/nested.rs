@@ -52,26 +52,35 @@ pub(super) struct Session {
 
 /// All transactions inside.
 #[derive(Debug, Default)]
-pub(super) struct Sessions(Vec<Session>);
+pub(super) struct Sessions {
+    now: Vec<Session>,
+    /// Whether there has been any.
+    any: bool,
+}
 
 impl Sessions {
     /// What becomes readable when a runner inside has something to say.
     pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd<'_>> {
-        self.0.iter().map(|session| PollFd::from_borrowed_fd(session.socket.as_fd(), PollFlags::IN))
+        self.now.iter().map(|session| PollFd::from_borrowed_fd(session.socket.as_fd(), PollFlags::IN))
+    }
+
+    /// Whether any runner inside has ever asked.
+    pub(super) fn any(&self) -> bool {
+        self.any
     }
 
     /// Hears the runners and forgets those that are gone.
     pub(super) fn hear(&mut self, outer: &Rules) {
-        self.0.retain_mut(|session| session.hear(outer).is_ok());
+        self.now.retain_mut(|session| session.hear(outer).is_ok());
     }
 
     /// The session, scope and rules of a caller inside an inner transaction.
     pub(super) fn of(&mut self, tid: i32) -> Option<(&Scope, &Rules, &mut Log)> {
-        if self.0.is_empty() {
+        if self.now.is_empty() {
             return None;
         }
         let namespace = namespace_of(tid)?;
-        let session = self.0.iter_mut().find(|session| session.namespace.as_ref() == Some(&namespace))?;
+        let session = self.now.iter_mut().find(|session| session.namespace.as_ref() == Some(&namespace))?;
         Some((session.scope.as_ref()?, &session.rules, &mut session.log))
     }
 
@@ -98,7 +107,8 @@ impl Sessions {
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let given = fstat(&theirs)?.st_ino;
         let number = add_new_fd(listener, call, theirs.as_fd())?;
-        self.0.push(Session {
+        self.any = true;
+        self.now.push(Session {
             socket: ours,
             given,
             rules: Rules::default(),
@@ -112,7 +122,7 @@ impl Sessions {
 
     fn join(&mut self, socket: i32, caller: &Caller, origin: &Origin) -> Result<i32, Errno> {
         let given = fstat(caller.descriptor(socket)?)?.st_ino;
-        let session = self.0.iter_mut().find(|session| session.given == given).ok_or(Errno::PERM)?;
+        let session = self.now.iter_mut().find(|session| session.given == given).ok_or(Errno::PERM)?;
         let namespace = namespace_of(caller.tid()).ok_or(Errno::SRCH)?;
         let init = init_of(&namespace).ok_or(Errno::SRCH)?;
         let origin = session.origin.clone().unwrap_or_else(|| origin.clone());

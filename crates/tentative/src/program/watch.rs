@@ -30,6 +30,8 @@ use crate::{
 
 /// How long a program has to end after TERM.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long runners inside have to end after the program; what else is left of it waits as long to be killed.
+const RUNNERS_END: Duration = Duration::from_millis(500);
 
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
@@ -109,9 +111,25 @@ impl Watch<'_> {
                 if state.launching && launch::outcome(&self.launch).is_ok_and(|outcome| outcome.is_some()) {
                     return Ok(Outcome::NotLaunched(None));
                 }
+                self.let_runners_end(monitor)?;
                 return Ok(Outcome::Ended(Watched { how, timed_out: state.timed_out, held: self.held }));
             }
         }
+    }
+
+    /// Runners inside notice a little later that what they served has ended, and then clear away what they made.
+    fn let_runners_end(&self, monitor: &mut Monitor) -> Result<(), RunError> {
+        let until = Instant::now() + RUNNERS_END;
+        let is_left = || self.sandbox.processes().is_ok_and(|left| !left.is_empty());
+        while monitor.had_inner() && is_left() && Instant::now() < until {
+            let pause = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+            match poll(&mut monitor.poll_fds(), Some(&pause)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(RunError::Watch(error)),
+            }
+            monitor.dispatch().map_err(RunError::Watch)?;
+        }
+        Ok(())
     }
 
     fn wait(&self, monitor: &Monitor, state: &State) -> Result<(), RunError> {

@@ -4,15 +4,19 @@
 
 use std::{
     fs::{self, File},
+    io,
     ops::RangeInclusive,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::Path,
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, chmodat, makedev, mknodat, openat},
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, RawMode, ResolveFlags, chmodat, fstat, makedev, mknodat,
+        openat, openat2, statat,
+    },
     io::Errno,
-    mount::MountAttrFlags,
+    mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
 };
 use tentative_sys::files::mount::set_read_only;
 
@@ -48,7 +52,7 @@ pub(super) fn devices(building: &Building<'_>) -> Result<(), Failure> {
         return Ok(());
     };
     let dev = building.inside("/dev");
-    let failed = |error: std::io::Error| Failure::io(&error, "/dev");
+    let failed = |error: io::Error| Failure::io(&error, "/dev");
     lay_proc_below(building, &dev)?;
     fresh("tmpfs", &[("mode", "0755")], MountAttrFlags::MOUNT_ATTR_NOSUID, &dev)?;
     for (name, major, minor) in HARMLESS {
@@ -70,11 +74,8 @@ pub(super) fn devices(building: &Building<'_>) -> Result<(), Failure> {
         Failure::new(errno, error.to_string())
     })?;
     for device in building.blueprint.devices {
-        let inside = building.blueprint.point.join(device.strip_prefix("/").unwrap_or(device));
-        if let Some(parent) = inside.parent() {
-            fs::create_dir_all(parent).map_err(failed)?;
-        }
-        show_node(device, &inside)?;
+        show_allowed(device, building.blueprint.point)
+            .map_err(|errno| Failure::new(errno, format!("{}: {errno}", device.display())))?;
     }
     seal(&dev)
 }
@@ -111,6 +112,47 @@ fn show_node(node: &Path, inside: &Path) -> Result<(), Failure> {
     if !node.exists() {
         return Ok(());
     }
-    File::create(inside).map_err(|error| Failure::io(&error, inside.display().to_string()))?;
+    File::create_new(inside).map_err(|error| Failure::io(&error, inside.display().to_string()))?;
     rebind(node, inside, false)
+}
+
+/// Shows a node that the policy allows. It is looked at again, by the descriptor that is shown: whatever else is shown here
+/// is written to outside. Nothing is made but in the sandbox's own `/dev`, and no link is followed on the way.
+fn show_allowed(device: &Path, point: &Path) -> Result<(), Errno> {
+    let node = openat(CWD, device, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if !is_device(fstat(&node)?.st_mode) {
+        return Err(Errno::NODEV);
+    }
+    let (Some(parent), Some(name)) = (device.parent(), device.file_name()) else { return Err(Errno::INVAL) };
+    let parent = fs::canonicalize(parent).map_err(|error| errno_of(&error))?;
+    let below = parent.strip_prefix("/").unwrap_or(&parent);
+    let is_own = parent.starts_with("/dev");
+    if is_own {
+        fs::create_dir_all(point.join(below)).map_err(|error| errno_of(&error))?;
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, point, flags, Mode::empty())?;
+    let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let directory = openat2(&root, below, flags, Mode::empty(), resolve)?;
+    match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(there) if is_device(there.st_mode) => {}
+        Err(Errno::NOENT) if is_own => {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(&directory, name, flags, Mode::empty())?;
+        }
+        other => return other.and(Err(Errno::EXIST)),
+    }
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = open_tree(&node, "", flags)?;
+    move_mount(&tree, "", &directory, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn is_device(mode: RawMode) -> bool {
+    matches!(FileType::from_raw_mode(mode), FileType::CharacterDevice | FileType::BlockDevice)
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }

@@ -264,6 +264,13 @@ fn try_lock(dir: &Path) -> Result<Option<OwnedFd>, StoreError> {
     }
 }
 
+/// Says whether a directory is a store of this format.
+pub(crate) fn is_store(path: &Path) -> bool {
+    let format = path.join("format");
+    fs::symlink_metadata(&format).is_ok_and(|there| there.is_file() && there.len() == FORMAT.len() as u64)
+        && fs::read_to_string(&format).is_ok_and(|text| text == FORMAT)
+}
+
 /// Takes the lock under which transactions come to be.
 fn gate(root: &Path) -> Result<OwnedFd, StoreError> {
     let path = root.join(GATE);

@@ -57,6 +57,8 @@ pub(super) fn refuse(call: &mut Call<'_>, socket: &ProgramSocket, to: SocketAddr
         }
         false => format!("--allow net:{}", canonical(to)),
     });
+    // A rule says so: another one before it changes nothing.
+    let hint = hint.filter(|_| call.rules.net(to) != Some(Action::Deny));
     let loopback = canonical(to).ip().is_loopback();
     let errno = if loopback { Errno::CONNREFUSED } else { Errno::NETUNREACH };
     call.blocked(target, errno, hint);

@@ -232,10 +232,10 @@ mod tests {
     fn devices_can_be_taken_back() {
         let rule = |action, text: &str| Rule { action, kind: text.parse().unwrap() };
         let rules = vec![
-            rule(Action::Allow, "device:/dev/kvm"),
-            rule(Action::Allow, "device:/dev/fuse"),
-            rule(Action::Deny, "device:/dev/kvm"),
+            rule(Action::Allow, "device:/dev/null"),
+            rule(Action::Allow, "device:/dev/zero"),
+            rule(Action::Deny, "device:/dev/null"),
         ];
-        assert_eq!(allowed_devices(&Policy { rules }), [PathBuf::from("/dev/fuse")]);
+        assert_eq!(allowed_devices(&Policy { rules }), [PathBuf::from("/dev/zero")]);
     }
 }

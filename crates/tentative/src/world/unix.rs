@@ -19,8 +19,9 @@ use crate::{
 pub(super) fn connect_to_path(call: &mut Call<'_>, path: &Path) -> Outcome {
     let Some(path) = socket_outside(call, path) else { return Outcome::CONTINUE };
     let target = format!("unix {}", path.display());
-    if call.rules.unix(&path) != Some(Action::Allow) {
-        return refuse(call, target, format!("--allow unix:{}", path.display()));
+    let allowed = call.rules.unix(&path);
+    if allowed != Some(Action::Allow) {
+        return refuse(call, target, allowed, format!("--allow unix:{}", path.display()));
     }
     let address = SocketAddrUnix::new(&path);
     connect(call, target, address)
@@ -33,8 +34,9 @@ pub(super) fn connect_to_name(call: &mut Call<'_>, name: &[u8]) -> Outcome {
     }
     let shown = String::from_utf8_lossy(name).into_owned();
     let target = format!("unix @{shown}");
-    if call.rules.unix_abstract(name) != Some(Action::Allow) {
-        return refuse(call, target, format!("--allow unix:@{shown}"));
+    let allowed = call.rules.unix_abstract(name);
+    if allowed != Some(Action::Allow) {
+        return refuse(call, target, allowed, format!("--allow unix:@{shown}"));
     }
     let address = SocketAddrUnix::new_abstract_name(name);
     connect(call, target, address)
@@ -47,7 +49,7 @@ pub(super) fn send(call: &mut Call<'_>, to: &super::address::Address, payload: &
         Address::UnixPath(path) => {
             let Some(path) = socket_outside(call, path) else { return Outcome::CONTINUE };
             let shown = path.display().to_string();
-            let allowed = call.rules.unix(&path) == Some(Action::Allow);
+            let allowed = call.rules.unix(&path);
             (format!("unix {shown}"), allowed, format!("--allow unix:{shown}"), SocketAddrUnix::new(&path))
         }
         Address::UnixAbstract(name) => {
@@ -55,14 +57,14 @@ pub(super) fn send(call: &mut Call<'_>, to: &super::address::Address, payload: &
                 return Outcome::CONTINUE;
             }
             let shown = String::from_utf8_lossy(name).into_owned();
-            let allowed = call.rules.unix_abstract(name) == Some(Action::Allow);
+            let allowed = call.rules.unix_abstract(name);
             let address = SocketAddrUnix::new_abstract_name(name);
             (format!("unix @{shown}"), allowed, format!("--allow unix:@{shown}"), address)
         }
         _ => return Outcome::CONTINUE,
     };
-    if !allowed {
-        return refuse(call, target, hint);
+    if allowed != Some(Action::Allow) {
+        return refuse(call, target, allowed, hint);
     }
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let sent =
@@ -73,8 +75,10 @@ pub(super) fn send(call: &mut Call<'_>, to: &super::address::Address, payload: &
     sent.map_or_else(Outcome::error, |length| Outcome::value(length as i64))
 }
 
-fn refuse(call: &mut Call<'_>, target: String, hint: String) -> Outcome {
-    call.blocked(target, Errno::CONNREFUSED, Some(hint));
+fn refuse(call: &mut Call<'_>, target: String, allowed: Option<Action>, hint: String) -> Outcome {
+    // What a rule denies is not to be had by another one before it.
+    let hint = Some(hint).filter(|_| allowed != Some(Action::Deny));
+    call.blocked(target, Errno::CONNREFUSED, hint);
     Outcome::error(Errno::CONNREFUSED)
 }
 

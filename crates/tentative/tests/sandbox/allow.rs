@@ -1,13 +1,16 @@
 //! What a policy allows happens outside, once, and is recorded as escaped.
 
 use std::{
+    fs,
     net::TcpListener,
+    os::unix::fs::symlink,
+    path::Path,
     process::{Command, Stdio},
 };
 
 use tentative::{
     effect::{Class, Decision},
-    policy::{Action, Policy, Rule},
+    policy::{Action, Kind, Policy, Rule},
     program::{Ended, How, ProgramOptions},
 };
 
@@ -26,6 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_later_rule_denies", a_later_rule_denies),
     ("what_stays_inside_is_not_recorded", what_stays_inside_is_not_recorded),
     ("a_far_host_is_unreachable", a_far_host_is_unreachable),
+    ("only_devices_are_shown", only_devices_are_shown),
 ];
 
 /// The parameters of the outside, as it printed them.
@@ -134,4 +138,30 @@ fn a_far_host_is_unreachable() {
     assert_eq!(effect.target, "tcp 192.0.2.1:80");
     assert_eq!(effect.errno, Some(101));
     assert_eq!(effect.hint.as_deref(), Some("--allow net:192.0.2.1:80"));
+}
+
+/// The rule's text says so before; this is what the sandbox itself does about anything else.
+fn only_devices_are_shown() {
+    let directory = tempfile::TempDir::new_in("/var/tmp").unwrap();
+    let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+    fs::write(&file, "content").unwrap();
+    symlink("/dev/zero", &link).unwrap();
+    let shown = |path: &Path| {
+        let kind = Kind::Device(path.to_owned());
+        let policy = Policy { rules: vec![Rule { action: Action::Allow, kind }] };
+        let argv = ["/bin/sh", "-c", "test -c /dev/null && : > /dev/null"].map(Into::into).into();
+        run_and_roll_back(&ProgramOptions { policy, argv, ..ProgramOptions::default() })
+    };
+    for path in [&file, &link, directory.path(), &directory.path().join("none")] {
+        assert!(shown(path).is_err(), "{}", path.display());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "content");
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    for node in ["/dev/null", "/dev/zero", "/dev/loop-control", "/dev/fuse"].map(Path::new) {
+        if node.exists() {
+            let ended = shown(node).unwrap();
+            assert_eq!(ended.how, How::Exited(0), "{}", node.display());
+            assert!(ended.record.changes.is_empty(), "{:?}", ended.record.changes);
+        }
+    }
 }
