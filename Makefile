@@ -38,7 +38,7 @@ model: ## random programs in and outside transactions; more rounds than `make te
 fuzz: ## look for inputs that break what we parse and print, SECONDS=60 for each fuzzer
 	@$(PYTHON) tools/fuzz.py --seconds $(SECONDS)
 
-lint: ## formatting, clippy, ruff, and the house rules
+lint: ## formatting, clippy, ruff, mypy, and the house rules
 	@$(PYTHON) tools/lint.py
 
 format: ## reformat Rust and Python

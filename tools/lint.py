@@ -142,7 +142,8 @@ RULES: tuple[Callable[[], Iterator[str]], ...] = (
 
 def main() -> None:
     """Runs everything, ends with 1 when anything complained."""
-    ruff = environment.prepare_tools() / "ruff"
+    tools = environment.prepare_tools()
+    ruff = tools / "ruff"
     steps = (
         ["cargo", "fmt", "--all", "--check"],
         # A workspace of its own, which is not built here.
@@ -154,6 +155,7 @@ def main() -> None:
         ["make", "-s", "docs"],
         [str(ruff), "check", "-q", "."],
         [str(ruff), "format", "-q", "--check", "."],
+        [str(tools / "mypy"), "--no-error-summary"],
     )
     well = True
     for step in steps:

@@ -26,9 +26,8 @@ class RolledBack(Error):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For one that leaves a transaction around it: what was done inside is told there, and cannot be pickled."""
-        made, *rest = super().__reduce__()[:2]
         state = {name: value for name, value in self.__dict__.items() if name != "outcome"}
-        return made, *rest, state
+        return type(self), self.args, state
 
 
 class Crashed(RolledBack):
