@@ -76,8 +76,8 @@ class OutOfMemory(RolledBack, MemoryError):
         self.memory_limit = memory_limit
 
     def __str__(self) -> str:
-        limit = "its memory_limit" if self.memory_limit is None else f"{self.memory_limit:,} bytes more"
-        return f"the code needed more memory than {limit}; everything was rolled back"
+        limit = "" if self.memory_limit is None else f" of {self.memory_limit:,} bytes"
+        return f"the code needed more memory than its memory_limit{limit}; everything was rolled back"
 
 
 class CommitRefused(Error):

@@ -117,6 +117,10 @@ class Transaction(_tentative.Guard):
             allow = (allow,)
         if isinstance(without, str):
             without = [word for word in without.split(",") if word]
+        if timeout is not None and not hasattr(timeout, "__float__"):
+            raise TypeError(f"timeout is a number of seconds, not {type(timeout).__name__}")
+        if memory_limit is not None and not hasattr(memory_limit, "__index__"):
+            raise TypeError(f"memory_limit is a number of bytes, not {type(memory_limit).__name__}")
         if timeout is not None and not timeout > 0:
             raise ValueError("timeout must be a positive number of seconds")
         if memory_limit is not None and memory_limit <= 0:

@@ -235,3 +235,9 @@ CLASSES = """
 
 def test_classes_that_no_import_finds_arrive_as_themselves():
     assert run_alone(CLASSES) == "ok\n"
+
+
+@pytest.mark.parametrize("wrong", ({"timeout": "5"}, {"memory_limit": "2G"}, {"memory_limit": 1.5}))
+def test_options_of_another_type_are_named(wrong):
+    with pytest.raises(TypeError, match=f"{next(iter(wrong))} is a number"):
+        tentative.transaction(**wrong)
