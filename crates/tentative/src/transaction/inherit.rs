@@ -1,6 +1,7 @@
 //! What becomes of the origin's descriptors in a contained branch (DESIGN: process state).
 
 use std::{
+    collections::HashMap,
     ffi::CString,
     fs,
     os::unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
@@ -64,6 +65,7 @@ pub(super) fn plan(
 ) -> Result<Plan, BeginError> {
     let mut plan = Plan { entries: Vec::new(), copies: Vec::new(), owned: Vec::new(), _paths: Vec::new() };
     let held_elsewhere = held_elsewhere(&open);
+    let mut holders = Holders::default();
     for (number, open) in open {
         let (flags, offset) =
             flags_and_offset(number).map_err(|source| BeginError::Inspect { number, source })?;
@@ -97,7 +99,7 @@ pub(super) fn plan(
                 let reads = flags & libc_accmode() == 0;
                 Inherited { action: if reads { Inherit::PipeReader } else { Inherit::PipeWriter }, ..entry }
             }
-            Open::Path(path) => match twin(&plan.entries, number) {
+            Open::Path(path) => match holders.twin(number) {
                 Some(original) => Inherited { action: Inherit::Duplicate, original, ..entry },
                 None => plan.reopen(Inherited { offset, ..entry }, path, copied)?,
             },
@@ -105,7 +107,7 @@ pub(super) fn plan(
             Open::Unlinked if captured && stream_of(number).is_some() => {
                 Inherited { action: Inherit::Stream, original: stream_of(number).unwrap_or(1), ..entry }
             }
-            Open::Unlinked => match twin(&plan.entries, number) {
+            Open::Unlinked => match holders.twin(number) {
                 Some(original) => Inherited { action: Inherit::Duplicate, original, ..entry },
                 None => {
                     let made = copies::make(number, flags, offset, &plan.copies)?;
@@ -116,6 +118,9 @@ pub(super) fn plan(
             },
             Open::Uncontained(kind) => return Err(BeginError::Descriptor { number, kind }),
         };
+        if matches!(entry.action, Inherit::Reopen | Inherit::Copy) {
+            holders.note(number);
+        }
         plan.entries.push(entry);
     }
     Ok(plan)
@@ -177,11 +182,25 @@ const fn libc_accmode() -> i32 {
     3
 }
 
-/// The number among the planned ones that shares its open file with `number`.
-fn twin(planned: &[Inherited], number: i32) -> Option<i32> {
-    planned
-        .iter()
-        .filter(|entry| matches!(entry.action, Inherit::Reopen | Inherit::Copy))
-        .map(|entry| entry.number)
-        .find(|other| same_open_file(*other, number))
+/// The numbers that are planned to have an open file of their own, by the device and inode of the file: only those of one
+/// file can share an open one, and comparing each with each takes seconds for thousands.
+#[derive(Default)]
+struct Holders(HashMap<(u64, u64), Vec<i32>>);
+
+impl Holders {
+    /// The number among them that shares its open file with `number`.
+    fn twin(&self, number: i32) -> Option<i32> {
+        let of_the_file = self.0.get(&file_of(number)?)?;
+        of_the_file.iter().copied().find(|other| same_open_file(*other, number))
+    }
+
+    fn note(&mut self, number: i32) {
+        if let Some(file) = file_of(number) {
+            self.0.entry(file).or_default().push(number);
+        }
+    }
+}
+
+fn file_of(number: i32) -> Option<(u64, u64)> {
+    stamp_of(number).ok().map(|stamp| (stamp.device, stamp.inode))
 }
