@@ -301,6 +301,8 @@ class Transaction(_tentative.Guard):
         exit_code = 0 if script else None
         try:
             value = function()
+            if self._branch is not None:
+                self._branch.make_room()
             self._keep_child_inside(None)
         except BaseException as exception:
             self._keep_child_inside(exception)
@@ -364,7 +366,13 @@ class Transaction(_tentative.Guard):
             return ended
         return frozen.commit() if wanted else frozen.rollback()
 
+    def _make_room(self) -> None:
+        """Before all steps of an end: the code may have left no memory for them."""
+        if self._branch is not None:
+            self._branch.make_room()
+
     def _commit(self) -> None:
+        self._make_room()
         branch = self._inside()
         self._known = self._find_objects()
         try:

@@ -58,6 +58,13 @@ impl Branch {
         owner.setattr("_committed", Committed::of(py, committed)?)
     }
 
+    /// Lets a branch that has used up its memory have its reserve, so that it can come to its end. Allocates nothing of
+    /// Python's.
+    #[expect(clippy::unused_self, reason = "it is the branch's that asks")]
+    fn make_room(&self) {
+        room::open_where_short();
+    }
+
     /// Lets a branch with a limit on memory have a little more, for what it does to roll back. Allocates nothing.
     pub(crate) fn open_reserve(&mut self) {
         // A branch that was committed has no limit any more.

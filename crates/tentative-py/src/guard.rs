@@ -12,7 +12,7 @@ use pyo3::{
 };
 use tentative::transaction::Elsewhere;
 
-use crate::branch::Branch;
+use crate::{branch::Branch, room};
 
 /// How often the error is tried to be packed: a signal handler can raise there, too.
 const ATTEMPTS: usize = 3;
@@ -39,6 +39,8 @@ impl Guard {
         exception: &Bound<'py, PyAny>,
         traceback: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        // The steps need memory, and the code may have left none.
+        room::open_where_short();
         guarded(slf, slf.call_method1("_exit", (kind, exception, traceback)))
     }
 
