@@ -272,7 +272,7 @@ except MemoryError:
 def test_code_that_used_all_memory_and_ends_well_is_committed(options):
     namespace = {}
     outcome = tentative.exec(TAKE_ALL_AND_END_WELL, namespace, memory_limit=64 << 20, **options)
-    assert outcome.committed and outcome.exception is None
+    assert outcome.committed and outcome.exception is None, outcome.exception and outcome.exception.__cause__
     assert namespace["name2999"] == 2999 and len(outcome.changes.objects) >= 3000
 
 

@@ -39,7 +39,7 @@ impl Branch {
     fn commit(&mut self, py: Python<'_>, owner: &Bound<'_, PyAny>) -> PyResult<()> {
         let outer = self.outer;
         let branch = self.inside(py)?;
-        room::open_where_short();
+        room::open();
         let handlers = interpreter::ForkHandlers::find().ok_or_else(|| errors::no_fork_handlers(py))?;
         interpreter::flush(py);
         handlers.before(py);
@@ -62,7 +62,7 @@ impl Branch {
     /// Python's.
     #[expect(clippy::unused_self, reason = "it is the branch's that asks")]
     fn make_room(&self) {
-        room::open_where_short();
+        room::open();
     }
 
     /// Lets a branch with a limit on memory have a little more, for what it does to roll back. Allocates nothing.

@@ -39,8 +39,10 @@ impl Guard {
         exception: &Bound<'py, PyAny>,
         traceback: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        // The steps need memory, and the code may have left none.
-        room::open_where_short();
+        // The steps need memory, and the code may have left none. After a rollback it is the origin that comes here.
+        if slf.getattr("_branch").is_ok_and(|branch| !branch.is_none()) {
+            room::open();
+        }
         guarded(slf, slf.call_method1("_exit", (kind, exception, traceback)))
     }
 

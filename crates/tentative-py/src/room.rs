@@ -61,13 +61,18 @@ pub(crate) fn become_one_with(limits: Option<Limits>) -> Option<Limits> {
     std::mem::replace(&mut *LIMITS.lock().unwrap_or_else(PoisonError::into_inner), limits)
 }
 
-/// Opens the reserve for the end of a branch that has used up what it was given.
+/// Opens the reserve where there is little left, in the library's heap.
 pub(crate) fn open_where_short() {
+    if !is_there(SHORT) {
+        open();
+    }
+}
+
+/// Opens the reserve for the end of a branch that may have used up what it was given. What this library's heap has left
+/// says nothing about the interpreter's.
+pub(crate) fn open() {
     let mut limits = LIMITS.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(Limits { program, closed: closed @ None }) = &mut *limits else { return };
-    if is_there(SHORT) {
-        return;
-    }
     let now = getrlimit(Resource::As);
     let Some(current) = now.current else { return };
     let most = current.saturating_add(RESERVE).min(program.current.unwrap_or(u64::MAX));
