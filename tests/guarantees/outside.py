@@ -241,6 +241,15 @@ class Outside:
 
     def tree(self):
         """Names, modes, times, attributes and contents below the directory."""
+        while True:
+            try:
+                return self.tree_now()
+            except FileNotFoundError:
+                # An attempt outside changes it while it is looked at.
+                continue
+
+    def tree_now(self):
+        """The same, where nothing goes away meanwhile."""
         found = {}
         for path in sorted(self.directory.rglob("*")):
             about = path.lstat()
