@@ -301,8 +301,7 @@ class Transaction(_tentative.Guard):
         exit_code = 0 if script else None
         try:
             value = function()
-            if self._branch is not None:
-                self._branch.make_room()
+            self._make_room()
             self._keep_child_inside(None)
         except BaseException as exception:
             self._keep_child_inside(exception)
@@ -374,7 +373,7 @@ class Transaction(_tentative.Guard):
     def _commit(self) -> None:
         self._make_room()
         branch = self._inside()
-        self._known = self._find_objects()
+        self._known = self._found_objects()
         try:
             branch.commit(self)
         except CommitRefused as refused:
@@ -383,17 +382,21 @@ class Transaction(_tentative.Guard):
         # This is the origin, with the branch's memory.
         self._settle()
 
-    def _find_objects(self) -> ObjectChanges | None:
-        """What changed by name; what the program has done to the interpreter can make that unknown."""
-        if self._before is None:
-            return None
+    def _find(self) -> tuple[Found, ...] | None:
+        """What changed by name; None where what the program has done to the interpreter makes that unknown."""
         try:
-            found = find(self._before)
-            return ObjectChanges(resolve(self._before, found)) if found else None
+            return () if self._before is None else tuple(find(self._before))
         except MemoryError:
             raise
         except Exception:
-            return ObjectChanges(known=False)
+            return None
+
+    def _found_objects(self) -> ObjectChanges | None:
+        """What a commit brings by name, if anything."""
+        found = self._find()
+        if not found or self._before is None:
+            return ObjectChanges(known=False) if found is None else None
+        return ObjectChanges(resolve(self._before, found))
 
     def _commit_or_roll_back(self, value: Any = None) -> None:
         """Commits at the end of a block; a refusal rolls back and is raised in the origin."""
@@ -416,15 +419,9 @@ class Transaction(_tentative.Guard):
     ) -> NoReturn:
         branch = self._inside()
         # First of all: what follows needs memory, of which there may be none left.
-        branch.open_reserve()
+        branch.make_room()
         try:
-            found: tuple[Found, ...] | None = ()
-            try:
-                found = () if self._before is None else tuple(find(self._before))
-            except MemoryError:
-                raise
-            except Exception:
-                found = None
+            found = self._find()
             process = branch.process()
             nothing = value is None and exception is None and exit_code is None and not refused
             if nothing and found == () and process == "[]":

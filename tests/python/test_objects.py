@@ -111,6 +111,15 @@ def test_given_globals_are_looked_at(memory):
     assert found["globals.z", "created"] == (None, "6") and space["x"] == 1
 
 
+def test_a_class_without_a_module_is_told(memory):
+    # `type` takes the module from the name of the code that calls it, and this code has none.
+    outcome = tentative.exec("C = type('C', (), {})\nx = C()", {}, **memory)
+    assert [(change.name, change.after) for change in outcome.changes.objects] == [
+        ("globals.C", "<class C>"),
+        ("globals.x", "<C object>"),
+    ]
+
+
 def test_nothing_changed(memory):
     outcome = tentative.transaction(**memory).run(lambda: tentative)
     assert list(outcome.changes.objects) == [] and not outcome.changes

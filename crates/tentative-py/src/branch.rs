@@ -65,14 +65,6 @@ impl Branch {
         room::open();
     }
 
-    /// Lets a branch with a limit on memory have a little more, for what it does to roll back. Allocates nothing.
-    pub(crate) fn open_reserve(&mut self) {
-        // A branch that was committed has no limit any more.
-        if let Some(branch) = &mut self.inner {
-            branch.open_reserve();
-        }
-    }
-
     /// Ends the branch; the payload arrives in the origin's `Ended`. Does not return.
     pub(crate) fn rollback(&mut self, py: Python<'_>, payload: &[u8]) -> PyResult<()> {
         let branch = self.inside(py)?;

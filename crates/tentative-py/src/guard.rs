@@ -89,7 +89,7 @@ fn end<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = transaction.py();
     // What comes before it needs memory, of which there may be none left.
-    branch.borrow_mut().open_reserve();
+    room::open();
     let pack =
         || transaction.call_method1("_pack_failure", (error.value(py),)).ok()?.cast_into::<PyBytes>().ok();
     let packed = (0..ATTEMPTS).find_map(|_| pack());

@@ -467,7 +467,6 @@ impl Names {
         modules: &Bound<'_, PyDict>,
         given: Vec<Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
-        room::open_where_short();
         room::ensure(false)?;
         let mut rows = Vec::new();
         let modules_before = self.places().filter(|place| place.space.is_module);

@@ -11,14 +11,12 @@ use std::{
 
 use pyo3::{exceptions::PyMemoryError, prelude::*};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tentative_sys::transplant::RESERVE;
 
 /// What an entry allocates besides what it reserves itself. The heap gives back what it has above 2 MiB, so this and as
 /// much again have to be less.
 const ROOM: usize = 896 << 10;
-/// Address space that the end of a transaction should find, or else the reserve is opened for it: what Python makes of
-/// the changes needs some as well.
-const SHORT: usize = 4 << 20;
+/// Address space, bytes, that a limited branch has beyond its limit for what it does to end.
+const RESERVE: u64 = 64 << 20;
 
 /// The limits of a branch that has a limit on memory.
 #[derive(Clone, Copy)]
@@ -59,13 +57,6 @@ pub(crate) fn limits(memory_limit: Option<u64>) -> Option<Limits> {
 /// Says whose the process is now; returns what it said before.
 pub(crate) fn become_one_with(limits: Option<Limits>) -> Option<Limits> {
     std::mem::replace(&mut *LIMITS.lock().unwrap_or_else(PoisonError::into_inner), limits)
-}
-
-/// Opens the reserve where there is little left, in the library's heap.
-pub(crate) fn open_where_short() {
-    if !is_there(SHORT) {
-        open();
-    }
 }
 
 /// Opens the reserve for the end of a branch that may have used up what it was given. What this library's heap has left

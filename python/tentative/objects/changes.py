@@ -15,7 +15,7 @@ from typing import Any, overload
 
 from ..report import Change
 from .capture import Before, environ, modules, path
-from .describe import describe, is_of
+from .describe import describe, name_of
 
 #: Names that the import system and the interpreter rebind by themselves.
 _NOISE = frozenset(("__builtins__", "__warningregistry__", "_"))
@@ -116,7 +116,7 @@ def find(before: Before) -> list[Found]:
 
 def _is_noise(space: str, kind: str, index: int, name: Any, value: Any) -> bool:
     """What comes along with something else: a package's attribute for an imported module, the statement's ``as``."""
-    if (type(name) is str and name in _NOISE) or is_of(value, "tentative", "Transaction"):
+    if (type(name) is str and name in _NOISE) or name_of(type(value)) == "tentative.Transaction":
         return True
     is_module = kind == "created" and issubclass(type(value), ModuleType)
     return is_module and modules().get(f"{space}.{name}") is value

@@ -25,6 +25,9 @@ _PLAIN = frozenset(
 _WITH_ZONE = frozenset(("datetime.datetime", "datetime.time"))
 _CONTAINERS = (list, tuple, dict, set, frozenset, str, deque, array)
 
+#: Bytes up to which an array is asked for its repr.
+_LARGEST = 64 * 1024
+
 
 class _Short(reprlib.Repr):
     """Looks into the plain containers only, a few levels deep and a few items wide."""
@@ -40,7 +43,7 @@ class _Short(reprlib.Repr):
         if kind in _CONTAINERS:
             return super().repr1(x, level)
         if issubclass(kind, BaseException) and _is_of_c(kind):
-            return _name(kind) + self.repr1(BaseException.args.__get__(x), level)  # type: ignore[attr-defined]
+            return name_of(kind) + self.repr1(BaseException.args.__get__(x), level)  # type: ignore[attr-defined]
         return _atom(x, kind)
 
     # The library's own would sort: that is comparing, which is the items' code.
@@ -78,21 +81,17 @@ def _atom(value: Any, kind: type) -> str:
     if kind is ModuleType:
         return f"<module {object.__getattribute__(value, '__dict__').get('__name__')!r}>"
     if issubclass(kind, type):
-        return f"<class {_name(value)}>"
+        return f"<class {name_of(value)}>"
     if kind in (bytes, bytearray):
         return repr(value) if len(value) <= 40 else f"{value[:20]!r}... ({len(value)} bytes)"
-    name = _name(kind)
+    name = name_of(kind)
     if name in _PLAIN and _is_of_c(kind):
         return repr(value)
-    if name in _WITH_ZONE and (value.tzinfo is None or _name(type(value.tzinfo)) in _PLAIN):
+    if name in _WITH_ZONE and (value.tzinfo is None or name_of(type(value.tzinfo)) in _PLAIN):
         return repr(value)
     if name == "numpy.ndarray" and value.dtype.kind in "biufcSUmM" and value.nbytes < _LARGEST:
         return repr(value)
     return f"<{name} object>"
-
-
-#: Bytes up to which an array is asked for its repr.
-_LARGEST = 64 * 1024
 
 
 def _is_of_c(kind: type) -> bool:
@@ -105,11 +104,17 @@ def _is_of_c(kind: type) -> bool:
 # Asked of `type` itself: a class of the program's can have its own way of looking up what it has.
 _SPACE_OF: Callable[[type], Mapping[str, Any]] = type.__dict__["__dict__"].__get__
 _BASES_OF: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
+_MODULE_OF: Callable[[type], Any] = type.__dict__["__module__"].__get__
 _QUALIFIED_NAME_OF: Callable[[type], str] = type.__dict__["__qualname__"].__get__
 
 
-def _name(kind: type) -> str:
-    module = type.__dict__["__module__"].__get__(kind)
+def name_of(kind: type) -> str:
+    """A class's full name, without asking it."""
+    try:
+        module = _MODULE_OF(kind)
+    except AttributeError:
+        # It has none where `type` was called from code without a name.
+        module = "builtins"
     name = _QUALIFIED_NAME_OF(kind)
     return name if module == "builtins" else f"{_word(module)}.{name}"
 
@@ -119,16 +124,10 @@ def _word(name: Any) -> str:
     return name if type(name) is str else "?"
 
 
-def is_of(value: Any, module: str, name: str) -> bool:
-    """Whether an object is of the class of that name, without asking either."""
-    kind = type(value)
-    return _SPACE_OF(kind).get("__module__") == module and _QUALIFIED_NAME_OF(kind) == name
-
-
 def describe(value: Any) -> str:
     """Describes an object in at most ``LONGEST`` characters."""
     try:
         text = " ".join(_Short().repr(value).split())
     except Exception as error:
-        return f"<{_name(type(value))} object, no repr: {type(error).__name__}>"
+        return f"<{name_of(type(value))} object, no repr: {type(error).__name__}>"
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."

@@ -39,3 +39,11 @@ pub struct Stamp {
     /// Last change of anything.
     pub changed: [i64; 2],
 }
+
+impl Stamp {
+    /// Which file it is: device and inode number.
+    #[must_use]
+    pub const fn file(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+}

@@ -190,17 +190,6 @@ fn limit_memory(control: &mut Control) {
     }
 }
 
-/// Address space, bytes, that a limited branch has beyond its limit for what it does to roll back.
-pub const RESERVE: u64 = 64 << 20;
-
-/// Lets a limited branch have its reserve, as far as the limit goes that the program itself had.
-pub(super) fn open_reserve(control: &Control) {
-    if control.plan.memory_limit != 0 {
-        let most = soft_limit(libc::RLIMIT_AS as usize).saturating_add(RESERVE);
-        let _old = set_soft_limit(libc::RLIMIT_AS as usize, most.min(control.plan.address_limit[0]));
-    }
-}
-
 /// Bytes of address space in use.
 fn address_space() -> Result<u64, Errno> {
     let fd = raw::open(b"/proc/self/statm\0", libc::O_RDONLY | libc::O_CLOEXEC)?;

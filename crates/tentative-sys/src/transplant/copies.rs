@@ -90,7 +90,7 @@ pub(super) fn find(entry: &Entry, got: usize) -> Result<Option<PrivateCopy>, Err
         return Ok(None);
     }
     let it = stamp(got)?;
-    let is_it = |copy: &PrivateCopy| (copy.fresh.device, copy.fresh.inode) == (it.device, it.inode);
+    let is_it = |copy: &PrivateCopy| copy.fresh.file() == it.file();
     let own = raw::getpid()?;
     let shared = |copy: &PrivateCopy| is_it(copy) && is_same_open_file(own, got as i32, copy.copy);
     Ok(each_copy(entry).find(shared).or_else(|| each_copy(entry).find(is_it)))
@@ -170,7 +170,7 @@ fn stage_one(control: &mut Control, copy: &PrivateCopy) -> Result<(), Errno> {
 pub(super) fn stage_deleted_inside(control: &mut Control, number: i32, got: usize) -> Result<(), Errno> {
     let (before, after) = (stamp(number as usize)?, stamp(got)?);
     let staged = &control.write_backs[..control.origin.copy_count];
-    let is_it = |it: &WriteBack| (it.before.device, it.before.inode) == (before.device, before.inode);
+    let is_it = |it: &WriteBack| it.before.file() == before.file();
     if (before.size, before.modified) == (after.size, after.modified) || staged.iter().any(is_it) {
         return Ok(());
     }

@@ -27,7 +27,6 @@ use core::ptr;
 use std::{os::fd::RawFd, time::Duration};
 
 pub(crate) use begin::count_threads;
-pub use branch::RESERVE;
 use control::{Area, arrival};
 pub use control::{Counts, Ending, Refusal, Step};
 pub use place::{Elsewhere, Place};
@@ -287,13 +286,6 @@ impl Branch {
             }
             room = vec![0; found];
         }
-    }
-
-    /// Raises a limit on memory by a reserve: what ends a branch that has none left needs some.
-    pub fn open_reserve(&mut self) {
-        let control = self.area.pointer();
-        // SAFETY: the area is mapped, and this is the branch's own copy.
-        branch::open_reserve(unsafe { &*control });
     }
 
     /// Ends the branch; the origin gets the payload.

@@ -44,9 +44,7 @@ pub(super) fn make(number: i32, flags: i32, offset: i64, known: &[PrivateCopy]) 
 fn try_make(number: i32, flags: i32, offset: i64, known: &[PrivateCopy]) -> Result<Made, Errno> {
     let original = stamp_of(number)?;
     let flags = OFlags::from_bits_retain(flags_to_reopen(flags) as u32);
-    let is_it = |copy: &&PrivateCopy| {
-        (copy.original.device, copy.original.inode) == (original.device, original.inode)
-    };
+    let is_it = |copy: &&PrivateCopy| copy.original.file() == original.file();
     if let Some(copied) = known.iter().find(is_it) {
         let open = another(copied.reader, flags, offset)?;
         return Ok(Made {

@@ -141,7 +141,7 @@ fn inode_inside(number: i32, path: &Path, copied: &[PathBuf]) -> u64 {
 fn leads_to(path: &Path, number: i32) -> Result<(), Errno> {
     let open = stamp_of(number)?;
     let named = lstat(path)?;
-    if (named.st_dev, named.st_ino) == (open.device, open.inode) { Ok(()) } else { Err(Errno::STALE) }
+    if (named.st_dev, named.st_ino) == open.file() { Ok(()) } else { Err(Errno::STALE) }
 }
 
 const fn is_output(number: i32) -> bool {
@@ -202,5 +202,5 @@ impl Holders {
 }
 
 fn file_of(number: i32) -> Option<(u64, u64)> {
-    stamp_of(number).ok().map(|stamp| (stamp.device, stamp.inode))
+    stamp_of(number).ok().map(|stamp| stamp.file())
 }

@@ -326,11 +326,6 @@ impl Branch {
         Ok(Committed { report, duration, departed: committed.departed })
     }
 
-    /// Lets a branch with a limit on memory have a little more, for what it does to roll back.
-    pub fn open_reserve(&mut self) {
-        self.inner.open_reserve();
-    }
-
     /// Ends the branch; `begin` returns in the origin with the payload.
     ///
     /// # Panics

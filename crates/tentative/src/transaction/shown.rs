@@ -71,7 +71,7 @@ fn is_shared(number: i32, plan: Option<&Plan>) -> bool {
 }
 
 fn is_same(one: &Stream, other: &Stream) -> bool {
-    let object = |stream: &Stream| stamp_of(stream.number).ok().map(|stamp| (stamp.device, stamp.inode));
+    let object = |stream: &Stream| stamp_of(stream.number).ok().map(|stamp| stamp.file());
     one.what == other.what && (one.named || object(one) == object(other))
 }
 
