@@ -109,6 +109,30 @@ fn arrow_keys_decide_nothing() {
 }
 
 #[test]
+fn ctrl_z_leads_to_the_shell_and_back() {
+    require!(Feature::Overlay, Feature::Program("tmux"), Feature::Program("bash"));
+    let environment = Environment::new();
+    let terminal = Terminal::start(&environment, tool());
+    terminal.type_line("exec bash --norc --noprofile");
+    terminal.type_line("PS1='shell> '");
+    terminal.wait_for_line("shell>");
+    terminal.type_line("tentative run sh -c 'echo text > made; exit 3'; echo \"ended with $?.\"");
+    terminal.wait_for(QUESTION);
+    terminal.press("C-z");
+    terminal.wait_for("Stopped");
+    // A commit, if it were an answer.
+    terminal.type_line("cd . && echo still \"a shell\"");
+    terminal.wait_for("still a shell");
+    assert!(!made(&environment), "{}", terminal.screen());
+    assert_eq!(states(&environment), ["pending"]);
+    terminal.type_line("fg");
+    terminal.wait_until("the question again", |screen| screen.matches(QUESTION).count() == 2);
+    terminal.press("c");
+    terminal.wait_for("committed: 1 created");
+    assert!(made(&environment));
+}
+
+#[test]
 fn a_hang_up_keeps() {
     require!(Feature::Overlay, Feature::Program("tmux"));
     let environment = Environment::new();
