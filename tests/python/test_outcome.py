@@ -174,6 +174,12 @@ def test_every_kind_of_change_is_a_sentence():
     )
 
 
+def test_a_path_is_exact_whatever_bytes_it_has(everything, tmp_path):
+    names = ["plain", "a\\x0ab", "a\nb", "a\udcffb", "a\\xffb"]
+    outcome = tentative.run(lambda: ([(tmp_path / name).touch() for name in names], 1 / 0))
+    assert {change.path for change in outcome.changes.files} == {str(tmp_path / name) for name in names}
+
+
 def test_a_renamed_file_is_explained_by_its_old_path(everything, tmp_path):
     (tmp_path / "old").write_text("text")
     outcome = tentative.run(lambda: ((tmp_path / "old").rename(tmp_path / "new"), 1 / 0))

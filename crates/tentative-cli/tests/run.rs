@@ -1,13 +1,16 @@
 //! `tentative run` without a terminal: modes, exit statuses, streams, the document; real programs in real sandboxes.
 
 use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
     fs,
-    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
-    path::Path,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt, process::ExitStatusExt},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
+use tentative::files::name;
 use tentative_testkit::{Feature, Tool, require, schema::violations};
 
 const TENTATIVE: &str = env!("CARGO_BIN_EXE_tentative");
@@ -306,6 +309,31 @@ fn the_record_is_written_with_its_last_state() {
     let shown = tool.run(&["show", "--json"]);
     let document = shown.document();
     assert_eq!(violations(&schema, &document), Vec::<String>::new());
+}
+
+#[test]
+fn documents_have_every_path_to_the_byte() {
+    require!(Feature::Overlay);
+    let tool = Tool::new(TENTATIVE);
+    let work = tool.environment.work();
+    let names: [&[u8]; 5] = [b"plain", b"a\\x0ab", b"a\nb", b"a\xffb", b"a\\xffb"];
+    fs::write(work.join(OsStr::from_bytes(b"was\x01")), "text").expect("write");
+    let script = r"touch plain 'a\x0ab' $'a\nb' $'a\xffb' 'a\xffb'; mv $'was\x01' $'is\x02'";
+    tool.run(&["run", "--keep", "bash", "-c", script]).ended(0);
+    let document = tool.run(&["show", "--json"]).document();
+    let changes = document["changes"].as_array().expect("changes are a list");
+    let exact = |text: &Value, hex: &Value| {
+        hex.as_str().map_or_else(|| Some(text.as_str()?.into()), |hex| name::from_hex(hex))
+    };
+    let paths: BTreeSet<PathBuf> =
+        changes.iter().filter_map(|change| exact(&change["path"], &change["path_hex"])).collect();
+    for name in names.into_iter().chain([&b"is\x02"[..]]) {
+        assert!(paths.contains(&work.join(OsStr::from_bytes(name))), "{name:?}: {document:#}");
+    }
+    for change in changes.iter().filter(|change| change["kind"] == "renamed") {
+        let old = exact(&change["before"], &change["before_hex"]);
+        assert_eq!(old, Some(work.join(OsStr::from_bytes(b"was\x01"))), "{document:#}");
+    }
 }
 
 #[test]

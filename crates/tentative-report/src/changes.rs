@@ -182,13 +182,7 @@ mod tests {
     use super::*;
 
     fn file(kind: ChangeKind, path: &str, before: Option<&str>, after: Option<&str>) -> Change {
-        Change {
-            layer: Layer::Files,
-            subject: Subject::Path(path.to_owned()),
-            kind,
-            before: before.map(str::to_owned),
-            after: after.map(str::to_owned),
-        }
+        Change::of_path(path.as_ref(), kind, before.map(str::to_owned), after.map(str::to_owned))
     }
 
     #[test]

@@ -113,7 +113,7 @@ pub fn next_steps(record: &Record, palette: Palette) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use tentative::{
-        change::{Change, ChangeKind, Subject},
+        change::{Change, ChangeKind},
         containment::Containment,
         layer::Layer,
         record::FORMAT,
@@ -131,13 +131,12 @@ pub(crate) mod tests {
             exit_status: Some(0),
             started_ns: 1_700_000_000_000_000_000,
             duration_ns: 1_250_000_000,
-            changes: vec![Change {
-                layer: Layer::Files,
-                subject: Subject::Path("/srv/old".to_owned()),
-                kind: ChangeKind::Deleted,
-                before: Some("file 0644 1 B".to_owned()),
-                after: None,
-            }],
+            changes: vec![Change::of_path(
+                "/srv/old".as_ref(),
+                ChangeKind::Deleted,
+                Some("file 0644 1 B".to_owned()),
+                None,
+            )],
             effects: Vec::new(),
             verdict: Verdict::judge(&[], &Containment::Full, &[]),
             containment: Containment::Full,
