@@ -250,6 +250,17 @@ fn an_editor_inside_has_the_terminal() {
 }
 
 #[test]
+fn the_terminal_is_one_without_a_name() {
+    require!(Feature::Overlay, Feature::Program("tmux"));
+    let environment = Environment::new();
+    let terminal = Terminal::start(&environment, tool());
+    terminal.type_line("tentative run sh -c 'tty; test -t 0 && echo by tty > /dev/tty; echo \"is $?\"'");
+    terminal.wait_for_line("not a tty");
+    terminal.wait_for_line("by tty");
+    terminal.wait_for("is 0");
+}
+
+#[test]
 fn nothing_changed_asks_nothing() {
     require!(Feature::Overlay, Feature::Program("tmux"));
     let environment = Environment::new();

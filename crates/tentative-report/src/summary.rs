@@ -11,7 +11,7 @@ use tentative::{
 use crate::{
     Detail, changes, effects,
     paint::Palette,
-    printable::command_line,
+    printable::{command_line, printable},
     units::{counted, duration, signal},
     verdict,
 };
@@ -88,9 +88,10 @@ pub fn outside(record: &Record) -> String {
     }
 }
 
-/// What can be done with a pending transaction, each line ended by a newline.
+/// What can be done with a pending transaction, each line ended by a newline. `around` is the id of the transaction that it
+/// was made in, if it was: when that has ended, nobody finds this one.
 #[must_use]
-pub fn next_steps(record: &Record, palette: Palette) -> String {
+pub fn next_steps(record: &Record, around: Option<&str>, palette: Palette) -> String {
     let id = record.id.as_str();
     let step = |verb: &str, meaning: &str| {
         let command = format!("tentative {verb} {id}");
@@ -100,8 +101,11 @@ pub fn next_steps(record: &Record, palette: Palette) -> String {
             " ".repeat(27_usize.saturating_sub(command.len()))
         )
     };
+    let until = around.map_or_else(String::new, |around| {
+        format!("it is inside {}, and gone when that has ended\n", palette.literal(&printable(around)))
+    });
     format!(
-        "kept as {}; {}\n{}{}{}",
+        "kept as {}; {}\n{}{}{}{until}",
         palette.heading(id),
         outside(record),
         step("diff", "shows the changes line by line"),
@@ -154,11 +158,15 @@ pub(crate) mod tests {
              verdict: safe to roll back, safe to commit\n"
         );
         assert_eq!(
-            next_steps(&record(), Palette::PLAIN),
+            next_steps(&record(), None, Palette::PLAIN),
             "kept as 0123abcd; nothing outside has changed\n\
              \x20 tentative diff 0123abcd      shows the changes line by line\n\
              \x20 tentative commit 0123abcd    applies them\n\
              \x20 tentative rollback 0123abcd  discards them\n"
+        );
+        assert!(
+            next_steps(&record(), Some("89abcdef"), Palette::PLAIN)
+                .ends_with(" discards them\nit is inside 89abcdef, and gone when that has ended\n")
         );
     }
 

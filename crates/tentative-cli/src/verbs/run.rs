@@ -19,7 +19,7 @@ use tentative::{
     program::{self, Ended, How, LaunchStep, ProgramOptions, RunError, output},
     record::{Record, State},
     sandbox::Ending,
-    store::Transaction,
+    store::{Id, Transaction},
     transaction::Output,
 };
 use tentative_report::{Detail, changes, json, summary};
@@ -215,7 +215,7 @@ fn ask(transaction: Transaction, ended: &Ended, streams: &Streams) -> Result<Set
             Answer::Commit => return commit(transaction, ended, streams),
             Answer::RollBack => return roll_back(transaction, ended, streams),
             Answer::Keep => {
-                streams.say(&summary::next_steps(&ended.record, streams.err));
+                say_next_steps(ended, streams);
                 return Ok(Settled::as_asked(State::Pending));
             }
             Answer::Show => on_terminal(&summary::report(&ended.record, Detail::Full, streams.err)),
@@ -243,8 +243,14 @@ fn on_terminal(text: &str) {
 
 fn keep(mut transaction: Transaction, ended: &Ended, streams: &Streams) -> Result<Settled, CommandError> {
     transaction.keep()?;
-    streams.say(&summary::next_steps(&ended.record, streams.err));
+    say_next_steps(ended, streams);
     Ok(Settled::as_asked(State::Pending))
+}
+
+fn say_next_steps(ended: &Ended, streams: &Streams) {
+    // What a transaction sets for its program, which is us then.
+    let around = env::var("TENTATIVE_ID").ok().filter(|id| id.parse::<Id>().is_ok());
+    streams.say(&summary::next_steps(&ended.record, around.as_deref(), streams.err));
 }
 
 fn roll_back(transaction: Transaction, ended: &Ended, streams: &Streams) -> Result<Settled, CommandError> {
