@@ -47,7 +47,7 @@ class Change:
             "deleted": f"{self.name} was deleted",
             "metadata": f"{self.name} changed in mode, owner, times or attributes",
         }[self.kind]
-        if self.before is not None and self.after is not None:
+        if self.before != self.after and None not in (self.before, self.after):
             return f"{words}: from {self.before} to {self.after}"
         value = self.before if self.after is None else self.after
         if value is None:

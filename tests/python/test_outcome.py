@@ -166,6 +166,7 @@ def test_every_kind_of_change_is_a_sentence():
 
     assert told("created", None, "file") == "/new is new: file"
     assert told("modified", "1", "2") == "/new changed: from 1 to 2"
+    assert told("modified", "file 1 B", "file 1 B") == "/new changed: file 1 B"
     assert told("deleted", "file") == "/new was deleted: it was file"
     assert told("deleted") == "/new was deleted"
     assert told("renamed", "/old", "file") == "/new was renamed from /old"

@@ -252,7 +252,10 @@ fn a_store_that_fills_up_meanwhile_keeps_the_work() {
             if kept {
                 // The list had no room; it is made again.
                 let shown = fs::read_to_string(tool.environment.work().join("shown")).expect("it was shown");
-                assert!(shown.contains(&format!("changes: 1 modified, {} created\n", counted(count + 1))), "{shown}");
+                assert!(
+                    shown.contains(&format!("changes: 1 modified, {} created\n", counted(count + 1))),
+                    "{shown}"
+                );
                 assert!(printed.contains(&format!("  {}       0  sh -c", counted(count + 2))), "{printed}");
             }
             assert!(printed.ends_with(&format!("\nnew\n{count}\n")), "{mode} {count}: {printed}");

@@ -312,6 +312,32 @@ fn the_record_is_written_with_its_last_state() {
 }
 
 #[test]
+fn a_renamed_directory_is_told_as_one() {
+    require!(Feature::Overlay);
+    let tool = Tool::new(TENTATIVE);
+    let work = tool.environment.work();
+    fs::create_dir_all(work.join("was/deep/empty")).expect("make");
+    fs::write(work.join("was/deep/file"), "text").expect("write");
+    fs::write(work.join("was/other"), "text").expect("write");
+    let all = "/is/  was ";
+    tool.run(&["run", "--rollback", "mv", "was", "is"])
+        .says("changes: 5 renamed\n")
+        .says(all)
+        .says("/was; directory 0755, with 4 entries below\n");
+    // What is not as it was is told besides, and nothing that is gone is left out.
+    tool.run(&["run", "--rollback", "sh", "-c", "mv was is; touch is/new; chmod 700 is/deep; rm is/other"])
+        .says("changes: 1 deleted, 4 renamed, 1 created\n")
+        .says("/was/other  file 0644 4 B\n")
+        .says("/was/deep; directory 0700, was directory 0755")
+        .says("/is/new  file 0644 0 B\n");
+    // One that stays has not become another.
+    let stays = tool.run(&["run", "--commit", "sh", "-c", "mkdir is; mv was/other is/other"]);
+    let stays = stays.says("changes: 1 renamed, 1 created\n").says("/is/other  was ");
+    assert!(!stays.said.contains(all), "{}", stays.said);
+    assert_eq!(fs::read_to_string(work.join("is/other")).expect("it was committed"), "text");
+}
+
+#[test]
 fn documents_have_every_path_to_the_byte() {
     require!(Feature::Overlay);
     let tool = Tool::new(TENTATIVE);
@@ -322,9 +348,8 @@ fn documents_have_every_path_to_the_byte() {
     tool.run(&["run", "--keep", "bash", "-c", script]).ended(0);
     let document = tool.run(&["show", "--json"]).document();
     let changes = document["changes"].as_array().expect("changes are a list");
-    let exact = |text: &Value, hex: &Value| {
-        hex.as_str().map_or_else(|| Some(text.as_str()?.into()), |hex| name::from_hex(hex))
-    };
+    let exact =
+        |text: &Value, hex: &Value| hex.as_str().map_or_else(|| Some(text.as_str()?.into()), name::from_hex);
     let paths: BTreeSet<PathBuf> =
         changes.iter().filter_map(|change| exact(&change["path"], &change["path_hex"])).collect();
     for name in names.into_iter().chain([&b"is\x02"[..]]) {

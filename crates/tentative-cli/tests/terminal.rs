@@ -208,6 +208,7 @@ fn a_shell_inside_has_job_control() {
     let environment = Environment::new();
     let terminal = Terminal::start(&environment, tool());
     terminal.type_line("SHELL=$(command -v bash) tentative run");
+    terminal.wait_for("'exit' ends the shell");
     thread::sleep(Duration::from_millis(500));
     terminal.type_line("PS1='inside> '");
     terminal.wait_for_line("inside>");

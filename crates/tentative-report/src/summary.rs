@@ -63,12 +63,7 @@ pub const fn state(state: State) -> &'static str {
 /// What is true of the outside while nothing is committed, in words.
 #[must_use]
 pub fn outside(record: &Record) -> String {
-    let escaped: u64 = record
-        .effects
-        .iter()
-        .filter(|effect| effect.class == Class::Escaped)
-        .map(|effect| effect.count)
-        .sum();
+    let escaped = escaped(record);
     let absent: Vec<&str> = Layer::ALL
         .into_iter()
         .filter(|layer| record.containment.is_without(*layer))
@@ -86,6 +81,23 @@ pub fn outside(record: &Record) -> String {
     } else {
         "nothing outside has changed".to_owned()
     }
+}
+
+/// What is true of a transaction that would apply nothing, in words.
+#[must_use]
+pub fn unchanged(record: &Record) -> String {
+    match escaped(record) {
+        _ if record.containment.is_without(Layer::Files) => "what it did to files is in place".to_owned(),
+        0 => "nothing was changed".to_owned(),
+        escaped => {
+            format!("no file was changed, and {} cannot be taken back", counted(escaped, "effect", "effects"))
+        }
+    }
+}
+
+fn escaped(record: &Record) -> u64 {
+    let escaped = record.effects.iter().filter(|effect| effect.class == Class::Escaped);
+    escaped.map(|effect| effect.count).sum()
 }
 
 /// What can be done with a pending transaction, each line ended by a newline. `around` is the id of the transaction that it
@@ -202,10 +214,12 @@ pub(crate) mod tests {
         escaped.decision = Decision::Allowed;
         let mut record = record();
         assert_eq!(outside(&record), "nothing outside has changed");
+        assert_eq!(unchanged(&record), "nothing was changed");
         record.containment = Containment::from_gaps(vec![Gap::without(Layer::World)]);
         assert_eq!(outside(&record), "none of its changes is in place; nothing is known about world");
         record.effects.push(escaped);
         assert_eq!(outside(&record), "none of its changes is in place, but 1 effect cannot be taken back");
+        assert_eq!(unchanged(&record), "no file was changed, and 1 effect cannot be taken back");
         record.containment = Containment::from_gaps(vec![Gap::without(Layer::Files)]);
         assert_eq!(outside(&record), "what it did to files is in place, since they were not contained");
         record.changes.clear();

@@ -367,8 +367,9 @@ impl Transaction {
 
 fn without_lists(record: &Record) -> Record {
     let effects = record.effects.len();
-    let reason =
-        format!("the disk was full: the list of {effects} effects could not be kept, the changes themselves are");
+    let reason = format!(
+        "the disk was full: the list of {effects} effects could not be kept, the changes themselves are"
+    );
     let mut gaps = record.containment.gaps().to_vec();
     gaps.push(Gap { layer: Layer::Files, reason });
     Record {
