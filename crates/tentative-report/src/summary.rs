@@ -11,7 +11,7 @@ use tentative::{
 use crate::{
     Detail, changes, effects,
     paint::Palette,
-    printable::{command_line, printable},
+    printable::command_line,
     units::{counted, duration, signal},
     verdict,
 };
@@ -100,10 +100,10 @@ fn escaped(record: &Record) -> u64 {
     escaped.map(|effect| effect.count).sum()
 }
 
-/// What can be done with a pending transaction, each line ended by a newline. `around` is the id of the transaction that it
-/// was made in, if it was: when that has ended, nobody finds this one.
+/// What can be done with a pending transaction, each line ended by a newline. When it `is_inside` another one, nobody finds it
+/// once that has ended.
 #[must_use]
-pub fn next_steps(record: &Record, around: Option<&str>, palette: Palette) -> String {
+pub fn next_steps(record: &Record, is_inside: bool, palette: Palette) -> String {
     let id = record.id.as_str();
     let step = |verb: &str, meaning: &str| {
         let command = format!("tentative {verb} {id}");
@@ -113,9 +113,7 @@ pub fn next_steps(record: &Record, around: Option<&str>, palette: Palette) -> St
             " ".repeat(27_usize.saturating_sub(command.len()))
         )
     };
-    let until = around.map_or_else(String::new, |around| {
-        format!("it is inside {}, and gone when that has ended\n", palette.literal(&printable(around)))
-    });
+    let until = if is_inside { "it is inside another transaction: decide before that ends\n" } else { "" };
     format!(
         "kept as {}; {}\n{}{}{}{until}",
         palette.heading(id),
@@ -170,15 +168,15 @@ pub(crate) mod tests {
              verdict: safe to roll back, safe to commit\n"
         );
         assert_eq!(
-            next_steps(&record(), None, Palette::PLAIN),
+            next_steps(&record(), false, Palette::PLAIN),
             "kept as 0123abcd; nothing outside has changed\n\
              \x20 tentative diff 0123abcd      shows the changes line by line\n\
              \x20 tentative commit 0123abcd    applies them\n\
              \x20 tentative rollback 0123abcd  discards them\n"
         );
         assert!(
-            next_steps(&record(), Some("89abcdef"), Palette::PLAIN)
-                .ends_with(" discards them\nit is inside 89abcdef, and gone when that has ended\n")
+            next_steps(&record(), true, Palette::PLAIN)
+                .ends_with(" discards them\nit is inside another transaction: decide before that ends\n")
         );
     }
 

@@ -19,7 +19,7 @@ use tentative::{
     program::{self, Ended, How, LaunchStep, ProgramOptions, RunError, output},
     record::{Record, State},
     sandbox::Ending,
-    store::{Id, Transaction},
+    store::Transaction,
     transaction::Output,
 };
 use tentative_report::{Detail, changes, json, summary};
@@ -252,9 +252,7 @@ fn keep(mut transaction: Transaction, ended: &Ended, streams: &Streams) -> Resul
 }
 
 fn say_next_steps(ended: &Ended, streams: &Streams) {
-    // What a transaction sets for its program, which is us then.
-    let around = env::var("TENTATIVE_ID").ok().filter(|id| id.parse::<Id>().is_ok());
-    streams.say(&summary::next_steps(&ended.record, around.as_deref(), streams.err));
+    streams.say(&summary::next_steps(&ended.record, ended.is_inside, streams.err));
 }
 
 fn roll_back(transaction: Transaction, ended: &Ended, streams: &Streams) -> Result<Settled, CommandError> {
