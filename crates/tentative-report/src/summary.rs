@@ -11,7 +11,7 @@ use tentative::{
 use crate::{
     Detail, changes, effects,
     paint::Palette,
-    printable::command_line,
+    printable::{command_line, shortened},
     units::{counted, duration, signal},
     verdict,
 };
@@ -19,7 +19,7 @@ use crate::{
 /// The report of a transaction, each line ended by a newline; without the advice of [`next_steps`].
 #[must_use]
 pub fn report(record: &Record, detail: Detail, palette: Palette) -> String {
-    let mut text = format!("{}\n", ending(record, palette));
+    let mut text = format!("{}\n", ending(record, detail, palette));
     if record.changes.is_empty() && record.containment.is_without(Layer::Files) {
         text.push_str(&format!("{} not known: files were not contained\n", palette.heading("changes:")));
     } else {
@@ -31,10 +31,15 @@ pub fn report(record: &Record, detail: Detail, palette: Palette) -> String {
     text
 }
 
+/// Characters of a program that a brief text shows: a script can be an argument.
+const LONGEST_PROGRAM: usize = 300;
+
 /// One line that says what ran and how it ended.
 #[must_use]
-pub fn ending(record: &Record, palette: Palette) -> String {
-    let program = palette.literal(&command_line(&record.program));
+pub fn ending(record: &Record, detail: Detail, palette: Palette) -> String {
+    let program = command_line(&record.program);
+    let longest = if detail == Detail::Brief { LONGEST_PROGRAM } else { usize::MAX };
+    let program = palette.literal(&shortened(&program, longest));
     let after = duration(Duration::from_nanos(record.duration_ns));
     match record.exit_status {
         None if record.state == State::Running => format!("{program} has not ended"),
@@ -185,9 +190,13 @@ pub(crate) mod tests {
         let mut record = record();
         record.exit_status = Some(137);
         assert_eq!(
-            ending(&record, Palette::PLAIN),
+            ending(&record, Detail::Brief, Palette::PLAIN),
             "make install ended with status 137 (128 + SIGKILL) after 1.2 s"
         );
+        // A script as an argument is not shown whole, unless everything is asked for.
+        record.program = vec!["x".repeat(1000)];
+        assert!(ending(&record, Detail::Brief, Palette::PLAIN).contains("xx… ended with"));
+        assert!(ending(&record, Detail::Full, Palette::PLAIN).contains("xx ended with"));
     }
 
     #[test]
