@@ -363,6 +363,7 @@ fn made_by_us(changes: &mut [Change], conflicts: &[Conflict]) {
         for change in changes.iter_mut().filter(|change| change.path().as_ref() == Some(&conflict.path)) {
             change.kind = ChangeKind::Created;
             change.before = None;
+            change.before_hex = None;
         }
     }
 }
