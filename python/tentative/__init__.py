@@ -6,7 +6,8 @@
     outcome = tentative.run(f, *args)   # the outcome as a value
     outcome = tentative.exec(source)
 
-``tx.changes``, ``tx.effects`` and ``tx.verdict`` say what it did, and whether it can be taken back.
+``tx.changes``, ``tx.effects``, ``tx.verdict`` and ``tx.containment`` say what it did, whether it can be taken back, and
+how far it was contained.
 """
 
 from ._tentative import __version__

@@ -91,6 +91,11 @@ class CommitRefused(Error):
         self.reasons = tuple(reasons)
         self.pending_id = pending_id
 
+    def _forget_what_was_kept(self) -> None:
+        """For one that leaves a transaction around it: the files that were kept inside are gone with that one's."""
+        self.args = (self.reasons, None, *self.args[2:])
+        self.pending_id = None
+
     def __str__(self) -> str:
         kept = f" (the files are kept as {self.pending_id})" if self.pending_id else ""
         return f"the commit was refused: {'; '.join(self.reasons)}{kept}"

@@ -77,13 +77,20 @@ def exec(
         options: those of :func:`tentative.transaction`.
 
     ``SystemExit`` with 0 or None is an ordinary end; other codes roll back. ``outcome.exit_code`` has the code.
+
+    Raises:
+        TypeError: it is neither of the two.
     """
+    if not isinstance(source_or_path, str | os.PathLike):
+        raise TypeError(
+            f"exec wants source (a str) or a path (an os.PathLike), not {type(source_or_path).__name__}"
+        )
     space = sys._getframe(1).f_globals if globals is None else globals
     space.setdefault("__builtins__", builtins)
     if isinstance(source_or_path, str):
         body = functools.partial(_execute_source, source_or_path, space, argv)
     else:
-        body = functools.partial(_execute_script, os.fspath(source_or_path), space, argv)
+        body = functools.partial(_execute_script, os.fsdecode(source_or_path), space, argv)
     return Transaction(**options)._run(body, (space,), commit, script=True)
 
 

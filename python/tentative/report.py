@@ -6,6 +6,7 @@ Plain values, read from the JSON of the library's record, whose names they keep.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,11 +24,17 @@ class Change:
     kind: str
     before: str | None = None
     after: str | None = None
+    #: The bytes of the path in hexadecimal, where ``name`` is not they: names of files may have any bytes.
+    path_hex: str | None = None
+    #: The same of the old path, which is ``before`` of something renamed.
+    before_hex: str | None = None
 
     @property
     def path(self) -> str | None:
-        """The path, for changes of the files layer."""
-        return self.name if self.layer == "files" else None
+        """The exact path, as ``os.fsdecode`` has it, for changes of the files layer."""
+        if self.layer != "files":
+            return None
+        return self.name if self.path_hex is None else os.fsdecode(bytes.fromhex(self.path_hex))
 
     def __str__(self) -> str:
         """The change as a sentence, without its full stop."""
@@ -40,7 +47,7 @@ class Change:
             "deleted": f"{self.name} was deleted",
             "metadata": f"{self.name} changed in mode, owner, times or attributes",
         }[self.kind]
-        if self.before is not None and self.after is not None:
+        if self.before != self.after and None not in (self.before, self.after):
             return f"{words}: from {self.before} to {self.after}"
         value = self.before if self.after is None else self.after
         if value is None:
@@ -131,6 +138,8 @@ def read_changes(document: Iterable[Mapping[str, Any]]) -> tuple[Change, ...]:
             each["kind"],
             each.get("before"),
             each.get("after"),
+            each.get("path_hex"),
+            each.get("before_hex"),
         )
         for each in document
     )

@@ -29,7 +29,7 @@ from .errors import (
 )
 from .objects import Before, Found, ObjectChanges, find, resolve
 from .outcome import Outcome
-from .report import Effect, Verdict, containment_from, effects_from, join_arrays, verdict_from
+from .report import Containment, Effect, Verdict, containment_from, effects_from, join_arrays, verdict_from
 
 Parameters = ParamSpec("Parameters")
 Output = Literal["live", "hold", "capture"]
@@ -200,6 +200,13 @@ class Transaction(_tentative.Guard):
         if not self._is_inside():
             return self.outcome.verdict
         return verdict_from(self._inside().report().verdict)
+
+    @property
+    def containment(self) -> Containment:
+        """How far it is contained: ``full``, or ``partial`` with the gaps; inside the transaction, so far."""
+        if not self._is_inside():
+            return self.outcome.containment
+        return containment_from(self._inside().report().containment)
 
     # What the code inside can ask for.
 
@@ -503,6 +510,8 @@ class Transaction(_tentative.Guard):
         outcome = self._told(ended.report, ended.duration, objects, ending.process)
         outcome.value, outcome.exit_code = ending.value, ending.exit_code
         outcome.exception = ending.exception
+        if isinstance(outcome.exception, CommitRefused) and "files" not in self._without:
+            outcome.exception._forget_what_was_kept()
         if ending.out_of_memory and self._memory_limit is not None:
             outcome.exception = OutOfMemory(self._memory_limit)
             outcome.exception.__cause__ = ending.exception and ending.exception.__cause__

@@ -18,6 +18,8 @@ HERE = Path(__file__).parent
 IPC_RMID, IPC_CREAT, IPC_EXCL = 0, 0o1000, 0o2000
 GETVAL = 12
 SYSLOG_READ_ALL, SYSLOG_SIZE = 3, 10
+#: How often a tree that changes is looked at again: for some ten seconds.
+LOOKS = 1000
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.shmat.restype = ctypes.c_void_p
@@ -241,12 +243,14 @@ class Outside:
 
     def tree(self):
         """Names, modes, times, attributes and contents below the directory."""
-        while True:
+        for _ in range(LOOKS):
             try:
                 return self.tree_now()
-            except FileNotFoundError:
+            except FileNotFoundError as error:
                 # An attempt outside changes it while it is looked at.
-                continue
+                gone = error
+                time.sleep(0.01)
+        raise RuntimeError(f"{self.directory} changed during each of {LOOKS} looks at it") from gone
 
     def tree_now(self):
         """The same, where nothing goes away meanwhile."""

@@ -4,6 +4,8 @@ import json
 import os
 import sys
 
+from conftest import EXECUTABLE
+
 PROGRAM = """
 import tentative
 with tentative.transaction():
@@ -22,3 +24,11 @@ def test_a_program_that_is_a_transaction_leaves_nothing_of_its_own(tentative):
         assert "left running" not in done.stderr, done.stderr
     assert os.listdir(tentative.work) == ["made"]
     assert not [name for name in os.listdir(tentative.directory) if name.startswith(".tentative-")]
+
+
+def test_what_a_program_inside_keeps_is_said_to_be_inside(tentative):
+    done = tentative("run", "--rollback", "--", EXECUTABLE, "run", "--keep", "touch", "made")
+    assert done.returncode == 0, done.stderr
+    told = "discards them\nit is inside another transaction: decide before that ends\n"
+    assert told in done.stderr, done.stderr
+    assert tentative("list").stdout == ""

@@ -79,6 +79,9 @@ def test_exec_and_system_exit(options, code, status, committed):
 
 def test_exec_of_bad_input(options, tmp_path):
     assert isinstance(tentative.exec("a b", {}, **options).exception, SyntaxError)
+    for neither in (b"x = 1", 1, None):
+        with pytest.raises(TypeError, match="wants source"):
+            tentative.exec(neither, {}, **options)
     assert isinstance(tentative.exec(tmp_path / "missing.py", {}, **options).exception, FileNotFoundError)
     outcome = tentative.exec("raise ValueError('x')", {}, **options)
     assert isinstance(outcome.exception, ValueError) and outcome.exit_code is None

@@ -67,6 +67,22 @@ def test_each_has_its_own_record_and_endings_are_outcomes(everything):
     assert outer.outcome.committed and outer.effects == ()
 
 
+def test_what_an_inner_one_has_kept_is_not_named_outside(everything, tmp_path):
+    """It is gone with the outer one's files; without files it is in the store of both."""
+    for without in ((), ("files", "kin", "world")):
+        with pytest.raises(tentative.CommitRefused) as refused:
+            with tentative.transaction(without=without):
+                with tentative.transaction():
+                    (tmp_path / "made").touch()
+                    child = os.fork()
+                    if child == 0:
+                        signal.pause()
+        assert "child process" in refused.value.reasons[0]
+        assert bool(refused.value.pending_id) == bool(without), refused.value
+        assert ("kept as" in str(refused.value)) == bool(without)
+        assert refused.value.args[1] == refused.value.pending_id
+
+
 def test_what_both_allow_escapes_and_is_in_both_records(everything):
     with subprocess.Popen(["sleep", "60"]) as child:
         try:

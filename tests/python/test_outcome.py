@@ -166,12 +166,19 @@ def test_every_kind_of_change_is_a_sentence():
 
     assert told("created", None, "file") == "/new is new: file"
     assert told("modified", "1", "2") == "/new changed: from 1 to 2"
+    assert told("modified", "file 1 B", "file 1 B") == "/new changed: file 1 B"
     assert told("deleted", "file") == "/new was deleted: it was file"
     assert told("deleted") == "/new was deleted"
     assert told("renamed", "/old", "file") == "/new was renamed from /old"
     assert told("metadata", "0644", "0600") == (
         "/new changed in mode, owner, times or attributes: from 0644 to 0600"
     )
+
+
+def test_a_path_is_exact_whatever_bytes_it_has(everything, tmp_path):
+    names = ["plain", "a\\x0ab", "a\nb", "a\udcffb", "a\\xffb"]
+    outcome = tentative.run(lambda: ([(tmp_path / name).touch() for name in names], 1 / 0))
+    assert {change.path for change in outcome.changes.files} == {str(tmp_path / name) for name in names}
 
 
 def test_a_renamed_file_is_explained_by_its_old_path(everything, tmp_path):

@@ -317,3 +317,10 @@ def test_whatever_it_goes_without_it_is_where_it_was(without, tmp_path, monkeypa
     assert (tmp_path / "made").read_text() == "inside" and os.getcwd() == str(tmp_path)
     assert not [change for change in outcome.changes.process if change.name == "cwd"]
     assert outcome.containment.extent == ("partial" if without else "full")
+
+
+def test_containment_is_told_inside_too(options):
+    with tentative.transaction(**options) as tx:
+        gaps = [gap.layer for gap in tx.containment.gaps]
+    assert sorted(gaps) == sorted(options.get("without", ())), gaps
+    assert tx.containment == tx.outcome.containment

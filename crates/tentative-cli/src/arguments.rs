@@ -263,9 +263,22 @@ pub struct Probe {
 ///
 /// What clap says; asking for help or the version is an error of clap's, too.
 pub(crate) fn parse(arguments: Vec<OsString>) -> Result<(Arguments, Policy), clap::Error> {
-    let matches = Arguments::command().try_get_matches_from(arguments)?;
+    let matches = Arguments::command().try_get_matches_from(asked_for_help(arguments))?;
     let policy = matches.subcommand_matches("run").map(policy).unwrap_or_default();
     Ok((Arguments::from_arg_matches(&matches)?, policy))
+}
+
+/// `help` and `help VERB` as `--help` and `VERB --help`, which is what whoever knows git tries first. The parser's own verb
+/// would be listed among those that are about transactions.
+fn asked_for_help(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if arguments.get(1).is_some_and(|verb| verb == "help") {
+        arguments.remove(1);
+        if arguments.get(1).is_some_and(|about| about == "help") {
+            arguments.remove(1);
+        }
+        arguments.insert(arguments.len().min(2), "--help".into());
+    }
+    arguments
 }
 
 /// Verbs and options that are decided, with what does something like it by now.
@@ -308,9 +321,15 @@ pub(crate) fn explain(error: &clap::Error) -> CommandError {
     let mut hints = Vec::new();
     for line in lines {
         if let Some(tip) = line.strip_prefix("tip: ") {
-            hints.push(tip.replace("subcommand", "verb"));
+            // What looks like an option is hardly ever meant as the name of a program or a transaction.
+            if !tip.starts_with("to pass") {
+                hints.push(tip.replace("subcommand", "verb"));
+            }
         } else if let Some(usage) = line.strip_prefix("Usage: ") {
-            hints.push(usage.to_owned());
+            // That there has to be a verb is no news to somebody who has mistyped one.
+            if usage != "tentative <VERB>" {
+                hints.push(format!("usage: {usage}"));
+            }
         } else if !line.starts_with("For more information") {
             details.push(line.to_owned());
         }
@@ -377,6 +396,21 @@ mod tests {
         assert_eq!(run(&["--", "--odd", "--keep"]).unwrap().0.command, ["--odd", "--keep"]);
         assert!(run(&["--odd"]).is_err());
         assert!(run(&[]).unwrap().0.command.is_empty());
+    }
+
+    #[test]
+    fn help_is_a_verb_and_about_verbs() {
+        let help = |words: &[&str]| {
+            let words = words.iter().map(OsString::from).collect();
+            parse(words).unwrap_err().render().to_string()
+        };
+        let general = help(&["tentative", "--help"]);
+        assert!(general.contains("Verbs:"), "{general}");
+        assert_eq!(help(&["tentative", "help"]), general);
+        assert_eq!(help(&["tentative", "help", "help"]), general);
+        assert_eq!(help(&["tentative", "help", "show"]), help(&["tentative", "show", "--help"]));
+        assert_eq!(help(&["tentative", "help", "run", "ls"]), help(&["tentative", "run", "--help"]));
+        assert!(help(&["tentative", "help", "runn"]).contains("unrecognized"));
     }
 
     #[test]

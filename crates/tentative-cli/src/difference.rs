@@ -14,6 +14,7 @@ use tentative::{
     files::{
         attributes::open_unnoticed,
         changes::{FileChange, changes},
+        conflict::{Conflict, ConflictKind, conflicts},
         name,
         plan::Plan,
     },
@@ -39,6 +40,22 @@ pub(crate) fn print(
         print(&one(change, palette)?)?;
     }
     Ok(())
+}
+
+/// What has to be known to read the differences where others have changed the same paths meanwhile: what was there before is
+/// no more. Each line is ended by a newline; what cannot be compared now is told by the commit.
+pub(crate) fn what_others_changed(plan: &Plan) -> String {
+    let told = |conflict: &Conflict| match conflict.kind {
+        ConflictKind::Changed | ConflictKind::Appeared => Some("it is compared with what is there now"),
+        ConflictKind::Vanished => Some("it is compared with nothing"),
+        _ => None,
+    };
+    let conflicts = conflicts(plan, None).unwrap_or_default();
+    conflicts
+        .iter()
+        .filter_map(|conflict| Some((conflict, told(conflict)?)))
+        .map(|(conflict, told)| format!("note: {}; {told}\n", printable(&conflict.to_string())))
+        .collect()
 }
 
 fn one(change: &FileChange, palette: Palette) -> Result<String, CommandError> {

@@ -13,6 +13,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
+    process::{Signal, kill_current_process_group},
     termios::{
         LocalModes, OptionalActions, QueueSelector, SpecialCodeIndex, Termios, tcflush, tcgetattr, tcsetattr,
     },
@@ -49,6 +50,8 @@ impl Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Key {
     Answer(Answer),
+    /// Ctrl-Z: to the shell and back, as from any program. What is typed next is for the shell, and the `c` of `cd` no commit.
+    Suspend,
     /// The beginning of an arrow or function key, whose other bytes must not be taken for answers (→ ends with `C`).
     Escape,
     Unknown,
@@ -62,6 +65,7 @@ const fn key(byte: u8) -> Key {
         b's' => Key::Answer(Answer::Show),
         // Enter, Ctrl-C, Ctrl-D, Ctrl-\ keep like `k`.
         b'k' | b'\r' | b'\n' | 0x03 | 0x04 | 0x1c => Key::Answer(Answer::Keep),
+        0x1a => Key::Suspend,
         0x1b => Key::Escape,
         _ => Key::Unknown,
     }
@@ -82,18 +86,31 @@ impl Terminal {
         let _ = self.0.write_all(text.as_bytes());
     }
 
-    /// Asks once. What cannot be asked or answered is answered with keep.
+    /// Asks until there is an answer. What cannot be asked or answered is answered with keep.
     pub(crate) fn ask(&mut self) -> Answer {
+        loop {
+            if let Some(answer) = self.ask_once() {
+                return answer;
+            }
+            self.write("^Z\r\n");
+            // All of the job, as the terminal would have it. Where there is nobody to go back to, nothing happens.
+            let _ = kill_current_process_group(Signal::TSTP);
+        }
+    }
+
+    /// Asks once; none if the command is to be stopped and to ask again when it goes on.
+    fn ask_once(&mut self) -> Option<Answer> {
         // Before the question is there to be answered, since entering forgets what was typed.
-        let Ok(_keys) = KeyMode::enter(&self.0) else { return Answer::Keep };
+        let Ok(_keys) = KeyMode::enter(&self.0) else { return Some(Answer::Keep) };
         self.write("[c]ommit, [r]oll back, [d]iff, [s]how, or [k]eep for later? ");
         loop {
             match self.read_byte().map_or(Key::Answer(Answer::Keep), key) {
                 Key::Answer(answer) => {
                     self.write(answer.word());
                     self.write("\r\n");
-                    return answer;
+                    return Some(answer);
                 }
+                Key::Suspend => return None,
                 Key::Escape => self.skip_sequence(),
                 Key::Unknown => self.write("\r\npress c, r, d, s or k (Enter keeps): "),
             }
@@ -165,6 +182,7 @@ mod tests {
         assert_eq!(key(b'c'), Key::Answer(Answer::Commit));
         assert_eq!(key(b'C'), Key::Unknown, "the last byte of the right arrow key");
         assert_eq!(key(0x1b), Key::Escape);
+        assert_eq!(key(0x1a), Key::Suspend);
         for keep in [b'k', b'\n', b'\r', 3, 4] {
             assert_eq!(key(keep), Key::Answer(Answer::Keep));
         }

@@ -132,6 +132,7 @@ fn what_others_changed_or_removed_takes_another_run() {
         tool.environment.write("file", "theirs\n");
         let shown = tool.run(&["diff", &id]).ended(0);
         assert!(shown.printed.contains("\n+ours\n"), "{shown:?}");
+        shown.says("note: ").says("/file was ").says("; it is compared with ");
         tool.run(&["run", "--commit", "sh", "-c", run]).ended(0);
         tool.run(&["rollback", &id]).ended(0);
         let file = tool.environment.work().join("file");
@@ -218,6 +219,11 @@ fn with_a_store_that_fills_up(tool: &Tool, mode: &str, script: &str, then: &str)
     tool.with_mounts(&script).printed
 }
 
+/// A number of at most four digits as reports have it.
+fn counted(number: u32) -> String {
+    if number < 1000 { number.to_string() } else { format!("{},{:03}", number / 1000, number % 1000) }
+}
+
 #[test]
 fn a_store_that_fills_up_meanwhile_keeps_the_work() {
     require!(Feature::Overlay, Feature::Root);
@@ -233,7 +239,8 @@ fn a_store_that_fills_up_meanwhile_keeps_the_work() {
                 &tool,
                 mode,
                 &script,
-                "tentative list; rm store/filler; tentative commit; echo status $?; cat file; ls many | wc -l",
+                "tentative list; rm store/filler; tentative show > shown; tentative commit; echo status $?; cat file; \
+                 ls many | wc -l",
             );
             // A commit may still find room in what was set aside.
             let committed = mode == "--commit" && printed.contains("\nstatus 0\nnew\nnothing is pending\n");
@@ -242,6 +249,15 @@ fn a_store_that_fills_up_meanwhile_keeps_the_work() {
                     && !printed.contains("nothing is pending")
                     && printed.contains("\nstatus 0\nnew\n");
             assert!(committed || kept, "{mode} {count}: {printed}");
+            if kept {
+                // The list had no room; it is made again.
+                let shown = fs::read_to_string(tool.environment.work().join("shown")).expect("it was shown");
+                assert!(
+                    shown.contains(&format!("changes: 1 modified, {} created\n", counted(count + 1))),
+                    "{shown}"
+                );
+                assert!(printed.contains(&format!("  {}       0  sh -c", counted(count + 2))), "{printed}");
+            }
             assert!(printed.ends_with(&format!("\nnew\n{count}\n")), "{mode} {count}: {printed}");
         }
     }

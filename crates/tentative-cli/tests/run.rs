@@ -1,13 +1,16 @@
 //! `tentative run` without a terminal: modes, exit statuses, streams, the document; real programs in real sandboxes.
 
 use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
     fs,
-    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
-    path::Path,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt, process::ExitStatusExt},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
+use tentative::files::name;
 use tentative_testkit::{Feature, Tool, require, schema::violations};
 
 const TENTATIVE: &str = env!("CARGO_BIN_EXE_tentative");
@@ -306,6 +309,56 @@ fn the_record_is_written_with_its_last_state() {
     let shown = tool.run(&["show", "--json"]);
     let document = shown.document();
     assert_eq!(violations(&schema, &document), Vec::<String>::new());
+}
+
+#[test]
+fn a_renamed_directory_is_told_as_one() {
+    require!(Feature::Overlay);
+    let tool = Tool::new(TENTATIVE);
+    let work = tool.environment.work();
+    fs::create_dir_all(work.join("was/deep/empty")).expect("make");
+    fs::write(work.join("was/deep/file"), "text").expect("write");
+    fs::write(work.join("was/other"), "text").expect("write");
+    let all = "/is/  was ";
+    tool.run(&["run", "--rollback", "mv", "was", "is"])
+        .says("changes: 5 renamed\n")
+        .says(all)
+        .says("/was; directory 0755, with 4 entries below\n");
+    // What is not as it was is told besides, and nothing that is gone is left out.
+    tool.run(&["run", "--rollback", "sh", "-c", "mv was is; touch is/new; chmod 700 is/deep; rm is/other"])
+        .says("changes: 1 deleted, 4 renamed, 1 created\n")
+        .says("/was/other  file 0644 4 B\n")
+        .says("/was/deep; directory 0700, was directory 0755")
+        .says("/is/new  file 0644 0 B\n");
+    // One that stays has not become another.
+    let stays = tool.run(&["run", "--commit", "sh", "-c", "mkdir is; mv was/other is/other"]);
+    let stays = stays.says("changes: 1 renamed, 1 created\n").says("/is/other  was ");
+    assert!(!stays.said.contains(all), "{}", stays.said);
+    assert_eq!(fs::read_to_string(work.join("is/other")).expect("it was committed"), "text");
+}
+
+#[test]
+fn documents_have_every_path_to_the_byte() {
+    require!(Feature::Overlay);
+    let tool = Tool::new(TENTATIVE);
+    let work = tool.environment.work();
+    let names: [&[u8]; 5] = [b"plain", b"a\\x0ab", b"a\nb", b"a\xffb", b"a\\xffb"];
+    fs::write(work.join(OsStr::from_bytes(b"was\x01")), "text").expect("write");
+    let script = r"touch plain 'a\x0ab' $'a\nb' $'a\xffb' 'a\xffb'; mv $'was\x01' $'is\x02'";
+    tool.run(&["run", "--keep", "bash", "-c", script]).ended(0);
+    let document = tool.run(&["show", "--json"]).document();
+    let changes = document["changes"].as_array().expect("changes are a list");
+    let exact =
+        |text: &Value, hex: &Value| hex.as_str().map_or_else(|| Some(text.as_str()?.into()), name::from_hex);
+    let paths: BTreeSet<PathBuf> =
+        changes.iter().filter_map(|change| exact(&change["path"], &change["path_hex"])).collect();
+    for name in names.into_iter().chain([&b"is\x02"[..]]) {
+        assert!(paths.contains(&work.join(OsStr::from_bytes(name))), "{name:?}: {document:#}");
+    }
+    for change in changes.iter().filter(|change| change["kind"] == "renamed") {
+        let old = exact(&change["before"], &change["before_hex"]);
+        assert_eq!(old, Some(work.join(OsStr::from_bytes(b"was\x01"))), "{document:#}");
+    }
 }
 
 #[test]

@@ -109,6 +109,30 @@ fn arrow_keys_decide_nothing() {
 }
 
 #[test]
+fn ctrl_z_leads_to_the_shell_and_back() {
+    require!(Feature::Overlay, Feature::Program("tmux"), Feature::Program("bash"));
+    let environment = Environment::new();
+    let terminal = Terminal::start(&environment, tool());
+    terminal.type_line("exec bash --norc --noprofile");
+    terminal.type_line("PS1='shell> '");
+    terminal.wait_for_line("shell>");
+    terminal.type_line("tentative run sh -c 'echo text > made; exit 3'; echo \"ended with $?.\"");
+    terminal.wait_for(QUESTION);
+    terminal.press("C-z");
+    terminal.wait_for("Stopped");
+    // A commit, if it were an answer.
+    terminal.type_line("cd . && echo still \"a shell\"");
+    terminal.wait_for("still a shell");
+    assert!(!made(&environment), "{}", terminal.screen());
+    assert_eq!(states(&environment), ["pending"]);
+    terminal.type_line("fg");
+    terminal.wait_until("the question again", |screen| screen.matches(QUESTION).count() == 2);
+    terminal.press("c");
+    terminal.wait_for("committed: 1 created");
+    assert!(made(&environment));
+}
+
+#[test]
 fn a_hang_up_keeps() {
     require!(Feature::Overlay, Feature::Program("tmux"));
     let environment = Environment::new();
@@ -184,6 +208,7 @@ fn a_shell_inside_has_job_control() {
     let environment = Environment::new();
     let terminal = Terminal::start(&environment, tool());
     terminal.type_line("SHELL=$(command -v bash) tentative run");
+    terminal.wait_for("'exit' ends the shell");
     thread::sleep(Duration::from_millis(500));
     terminal.type_line("PS1='inside> '");
     terminal.wait_for_line("inside>");
@@ -223,6 +248,17 @@ fn an_editor_inside_has_the_terminal() {
     terminal.press("c");
     terminal.wait_for("committed");
     assert!(notes().starts_with("one\ntwo\n"), "{:?}", notes());
+}
+
+#[test]
+fn the_terminal_is_one_without_a_name() {
+    require!(Feature::Overlay, Feature::Program("tmux"));
+    let environment = Environment::new();
+    let terminal = Terminal::start(&environment, tool());
+    terminal.type_line("tentative run sh -c 'tty; test -t 0 && echo by tty > /dev/tty; echo \"is $?\"'");
+    terminal.wait_for_line("not a tty");
+    terminal.wait_for_line("by tty");
+    terminal.wait_for("is 0");
 }
 
 #[test]

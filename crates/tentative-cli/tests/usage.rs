@@ -30,8 +30,20 @@ fn verbs_that_are_not_there_are_refused() {
     for option in ["--session=x", "--on=0123abcd", "--require-reversible"] {
         assert_usage_error(&["run", option, "true"], "is not supported by this version");
     }
-    for verb in ["help", "-x"] {
+    for verb in ["halp", "-x"] {
         assert_usage_error(&[verb], verb);
+    }
+    assert_usage_error(&["help", "halp"], "halp");
+}
+
+#[test]
+fn help_is_what_was_asked_for() {
+    let environment = Environment::new();
+    for (asked, same) in [(&["help"][..], &["--help"][..]), (&["help", "run"], &["run", "--help"])] {
+        let output = tentative(&environment, asked);
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        assert_eq!(output.stdout, tentative(&environment, same).stdout);
     }
 }
 

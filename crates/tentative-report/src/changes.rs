@@ -69,7 +69,7 @@ pub fn render(changes: &[Change], detail: Detail, palette: Palette) -> String {
     let mut text = format!("{} {}\n", palette.heading("changes:"), tally(changes));
     let shown: Vec<Line<'_>> = match detail {
         Detail::Full => changes.iter().map(|change| Line { change, below: 0 }).collect(),
-        Detail::Brief => fold_created_directories(changes),
+        Detail::Brief => fold_directories(changes),
     };
     for kind in ORDER {
         let lines: Vec<&Line<'_>> = shown.iter().filter(|line| line.change.kind == kind).collect();
@@ -96,7 +96,7 @@ struct Line<'a> {
 impl Line<'_> {
     fn name(&self) -> String {
         let safe = printable(subject(self.change));
-        let directory = self.change.kind == ChangeKind::Created && is_directory(self.change);
+        let directory = is_whole(self.change);
         if directory { format!("{}/", safe.trim_end_matches('/')) } else { safe.into_owned() }
     }
 
@@ -134,47 +134,51 @@ fn details(change: &Change) -> String {
     }
 }
 
-fn is_directory(change: &Change) -> bool {
-    matches!(change.subject, Subject::Path(_))
+/// Whether it is a directory that came with what is in it.
+fn is_whole(change: &Change) -> bool {
+    matches!(change.kind, ChangeKind::Created | ChangeKind::Renamed)
+        && matches!(change.subject, Subject::Path(_))
         && change.after.as_deref().is_some_and(|after| after.starts_with("directory"))
 }
 
-/// Leaves out what was created below a directory that was created itself, and counts it there.
-fn fold_created_directories(changes: &[Change]) -> Vec<Line<'_>> {
-    let mut below: BTreeMap<&str, u64> = changes
-        .iter()
-        .filter(|change| change.kind == ChangeKind::Created && is_directory(change))
-        .map(|change| (subject(change).trim_end_matches('/'), 0))
-        .collect();
+/// Leaves out what came with a directory that was created or renamed itself, and counts it there.
+fn fold_directories(changes: &[Change]) -> Vec<Line<'_>> {
+    let path = |change: &'_ Change| subject(change).trim_end_matches('/').to_owned();
+    let whole: BTreeMap<String, &Change> =
+        changes.iter().filter(|change| is_whole(change)).map(|change| (path(change), change)).collect();
+    let mut below: BTreeMap<String, u64> = BTreeMap::new();
     let mut kept = Vec::with_capacity(changes.len());
     for change in changes {
-        let outermost = match (change.kind, &change.subject) {
-            (ChangeKind::Created, Subject::Path(path)) => outermost_above(&below, path),
-            _ => None,
-        };
-        match outermost.and_then(|directory| below.get_mut(directory.as_str())) {
-            Some(number) => *number += 1,
+        match outermost_above(&whole, change) {
+            Some(directory) => *below.entry(directory).or_default() += 1,
             None => kept.push(change),
         }
     }
-    kept.into_iter()
-        .map(|change| {
-            let folded = if is_directory(change) && change.kind == ChangeKind::Created {
-                below.get(subject(change).trim_end_matches('/')).copied().unwrap_or(0)
-            } else {
-                0
-            };
-            Line { change, below: folded }
-        })
-        .collect()
+    let folded = |change| if is_whole(change) { below.get(&path(change)).copied().unwrap_or(0) } else { 0 };
+    kept.into_iter().map(|change| Line { change, below: folded(change) }).collect()
 }
 
-/// The outermost of these directories that is a proper ancestor of the path.
-fn outermost_above(directories: &BTreeMap<&str, u64>, path: &str) -> Option<String> {
-    path.match_indices('/')
-        .map(|(end, _)| &path[..end])
-        .find(|ancestor| !ancestor.is_empty() && directories.contains_key(ancestor))
-        .map(str::to_owned)
+/// The outermost of these directories that the change came with.
+fn outermost_above(whole: &BTreeMap<String, &Change>, change: &Change) -> Option<String> {
+    let Subject::Path(path) = &change.subject else { return None };
+    let ends = path.match_indices('/').map(|(end, _)| end).filter(|&end| end > 0);
+    ends.map(|end| path.split_at(end))
+        .find(|(ancestor, rest)| whole.get(*ancestor).is_some_and(|it| came_with(it, change, rest)))
+        .map(|(ancestor, _)| ancestor.to_owned())
+}
+
+/// Whether a change says no more than that of the directory around it: it is as new, or was moved along and is as it was.
+fn came_with(directory: &Change, change: &Change, rest: &str) -> bool {
+    if directory.kind != change.kind {
+        return false;
+    }
+    match (&directory.before, &change.before, &change.after) {
+        _ if change.kind == ChangeKind::Created => true,
+        (Some(from), Some(before), Some(after)) if change.kind == ChangeKind::Renamed => {
+            before.strip_prefix(from.as_str()) == Some(rest) && !after.contains(", ")
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -182,13 +186,7 @@ mod tests {
     use super::*;
 
     fn file(kind: ChangeKind, path: &str, before: Option<&str>, after: Option<&str>) -> Change {
-        Change {
-            layer: Layer::Files,
-            subject: Subject::Path(path.to_owned()),
-            kind,
-            before: before.map(str::to_owned),
-            after: after.map(str::to_owned),
-        }
+        Change::of_path(path.as_ref(), kind, before.map(str::to_owned), after.map(str::to_owned))
     }
 
     #[test]
@@ -209,8 +207,29 @@ mod tests {
              \x20 renamed   /srv/new  was /srv/was; file 0644 3 B\n\
              \x20 created   /srv/venv/  directory 0755, with 2 entries below\n"
         );
+        changes.extend([
+            file(ChangeKind::Renamed, "/srv/docs", Some("/srv/doc"), Some("directory 0755")),
+            file(ChangeKind::Renamed, "/srv/docs/a", Some("/srv/doc/a"), Some("file 0644 1 B")),
+            file(
+                ChangeKind::Renamed,
+                "/srv/docs/b",
+                Some("/srv/doc/b"),
+                Some("file 0644 1 B, other content"),
+            ),
+            file(ChangeKind::Renamed, "/srv/docs/c", Some("/srv/elsewhere/c"), Some("file 0644 1 B")),
+            file(ChangeKind::Created, "/srv/docs/d", None, Some("file 0644 1 B")),
+        ]);
+        let text = render(&changes, Detail::Brief, Palette::PLAIN);
+        assert!(
+            text.contains(
+                "  renamed   /srv/docs/   was /srv/doc; directory 0755, with 1 entry below\n\
+                 \x20 renamed   /srv/docs/b  was /srv/doc/b; file 0644 1 B, other content\n\
+                 \x20 renamed   /srv/docs/c  was /srv/elsewhere/c; file 0644 1 B\n"
+            ) && text.contains("  created   /srv/docs/d  "),
+            "{text}"
+        );
         changes.retain(|change| change.kind == ChangeKind::Created);
-        assert_eq!(render(&changes, Detail::Full, Palette::PLAIN).lines().count(), 4);
+        assert_eq!(render(&changes, Detail::Full, Palette::PLAIN).lines().count(), 5);
         assert_eq!(render(&[], Detail::Full, Palette::PLAIN), "changes: none\n");
     }
 

@@ -142,7 +142,8 @@ fn change(input: &mut Input<'_>, text: fn(&mut Input<'_>) -> String) -> Change {
     };
     let after = if input.below(4) == 0 { Some("directory 0755".to_owned()) } else { input.option(text) };
     let kind = input.one_of(&changes::ORDER);
-    Change { layer: layer(input), subject, kind, before: input.option(text), after }
+    let (layer, before) = (layer(input), input.option(text));
+    Change { layer, subject, kind, before, after, path_hex: input.option(text), before_hex: None }
 }
 
 fn effect(input: &mut Input<'_>, text: fn(&mut Input<'_>) -> String) -> Effect {

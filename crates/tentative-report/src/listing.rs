@@ -7,7 +7,7 @@ use tentative::record::State;
 
 use crate::{
     paint::Palette,
-    printable::command_line,
+    printable::{command_line, shortened},
     summary,
     units::{age, bytes, count},
 };
@@ -44,6 +44,9 @@ const COLUMNS: [(&str, bool); 7] = [
     ("PROGRAM", false),
 ];
 
+/// Characters of a program that fit a line of the table; the document has all of it.
+const LONGEST_PROGRAM: usize = 60;
+
 /// The table with its heading, each line ended by a newline. `now_ns` is the wall-clock time to count ages from.
 #[must_use]
 pub fn table(rows: &[Row], now_ns: u64, palette: Palette) -> String {
@@ -64,15 +67,6 @@ pub fn table(rows: &[Row], now_ns: u64, palette: Palette) -> String {
     text
 }
 
-/// What fits a line of the table; the document has all of it.
-fn shortened(program: &str) -> String {
-    const LONGEST: usize = 60;
-    match program.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &program[..end]),
-        None => program.to_owned(),
-    }
-}
-
 fn cells(row: &Row, now_ns: u64) -> [String; 7] {
     [
         row.id.clone(),
@@ -85,7 +79,7 @@ fn cells(row: &Row, now_ns: u64) -> [String; 7] {
         bytes(row.size_bytes),
         count(row.changes),
         row.exit_status.map_or_else(|| "-".to_owned(), |status| status.to_string()),
-        shortened(&command_line(&row.program)),
+        shortened(&command_line(&row.program), LONGEST_PROGRAM).into_owned(),
     ]
 }
 

@@ -42,6 +42,15 @@ pub fn command_line(words: &[String]) -> String {
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }
 
+/// The text, or as much of it as has so many characters and a mark that there is more.
+#[must_use]
+pub fn shortened(text: &str, longest: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
 fn quoted(word: &str) -> String {
     let plain = |character: char| {
         character.is_alphanumeric() || "_-./:=@%+,^".contains(character) && character != '\''
@@ -95,6 +104,12 @@ mod tests {
         assert_eq!(printable("\u{61c}"), "\\u{61c}");
         assert!(matches!(printable("größe 日本"), Cow::Borrowed(_)));
         assert_eq!(printable_line("a\tb\x07"), "a\tb\\x07");
+    }
+
+    #[test]
+    fn long_texts_end_with_a_mark() {
+        assert_eq!(shortened("größe", 5), "größe");
+        assert_eq!(shortened("größer", 5), "größe…");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tentative::{
 use crate::{
     Detail, changes, effects,
     paint::Palette,
-    printable::command_line,
+    printable::{command_line, shortened},
     units::{counted, duration, signal},
     verdict,
 };
@@ -19,7 +19,7 @@ use crate::{
 /// The report of a transaction, each line ended by a newline; without the advice of [`next_steps`].
 #[must_use]
 pub fn report(record: &Record, detail: Detail, palette: Palette) -> String {
-    let mut text = format!("{}\n", ending(record, palette));
+    let mut text = format!("{}\n", ending(record, detail, palette));
     if record.changes.is_empty() && record.containment.is_without(Layer::Files) {
         text.push_str(&format!("{} not known: files were not contained\n", palette.heading("changes:")));
     } else {
@@ -31,10 +31,15 @@ pub fn report(record: &Record, detail: Detail, palette: Palette) -> String {
     text
 }
 
+/// Characters of a program that a brief text shows: a script can be an argument.
+const LONGEST_PROGRAM: usize = 300;
+
 /// One line that says what ran and how it ended.
 #[must_use]
-pub fn ending(record: &Record, palette: Palette) -> String {
-    let program = palette.literal(&command_line(&record.program));
+pub fn ending(record: &Record, detail: Detail, palette: Palette) -> String {
+    let program = command_line(&record.program);
+    let longest = if detail == Detail::Brief { LONGEST_PROGRAM } else { usize::MAX };
+    let program = palette.literal(&shortened(&program, longest));
     let after = duration(Duration::from_nanos(record.duration_ns));
     match record.exit_status {
         None if record.state == State::Running => format!("{program} has not ended"),
@@ -63,12 +68,7 @@ pub const fn state(state: State) -> &'static str {
 /// What is true of the outside while nothing is committed, in words.
 #[must_use]
 pub fn outside(record: &Record) -> String {
-    let escaped: u64 = record
-        .effects
-        .iter()
-        .filter(|effect| effect.class == Class::Escaped)
-        .map(|effect| effect.count)
-        .sum();
+    let escaped = escaped(record);
     let absent: Vec<&str> = Layer::ALL
         .into_iter()
         .filter(|layer| record.containment.is_without(*layer))
@@ -88,9 +88,27 @@ pub fn outside(record: &Record) -> String {
     }
 }
 
-/// What can be done with a pending transaction, each line ended by a newline.
+/// What is true of a transaction that would apply nothing, in words.
 #[must_use]
-pub fn next_steps(record: &Record, palette: Palette) -> String {
+pub fn unchanged(record: &Record) -> String {
+    match escaped(record) {
+        _ if record.containment.is_without(Layer::Files) => "what it did to files is in place".to_owned(),
+        0 => "nothing was changed".to_owned(),
+        escaped => {
+            format!("no file was changed, and {} cannot be taken back", counted(escaped, "effect", "effects"))
+        }
+    }
+}
+
+fn escaped(record: &Record) -> u64 {
+    let escaped = record.effects.iter().filter(|effect| effect.class == Class::Escaped);
+    escaped.map(|effect| effect.count).sum()
+}
+
+/// What can be done with a pending transaction, each line ended by a newline. When it `is_inside` another one, nobody finds it
+/// once that has ended.
+#[must_use]
+pub fn next_steps(record: &Record, is_inside: bool, palette: Palette) -> String {
     let id = record.id.as_str();
     let step = |verb: &str, meaning: &str| {
         let command = format!("tentative {verb} {id}");
@@ -100,8 +118,9 @@ pub fn next_steps(record: &Record, palette: Palette) -> String {
             " ".repeat(27_usize.saturating_sub(command.len()))
         )
     };
+    let until = if is_inside { "it is inside another transaction: decide before that ends\n" } else { "" };
     format!(
-        "kept as {}; {}\n{}{}{}",
+        "kept as {}; {}\n{}{}{}{until}",
         palette.heading(id),
         outside(record),
         step("diff", "shows the changes line by line"),
@@ -113,7 +132,7 @@ pub fn next_steps(record: &Record, palette: Palette) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use tentative::{
-        change::{Change, ChangeKind, Subject},
+        change::{Change, ChangeKind},
         containment::Containment,
         layer::Layer,
         record::FORMAT,
@@ -131,13 +150,12 @@ pub(crate) mod tests {
             exit_status: Some(0),
             started_ns: 1_700_000_000_000_000_000,
             duration_ns: 1_250_000_000,
-            changes: vec![Change {
-                layer: Layer::Files,
-                subject: Subject::Path("/srv/old".to_owned()),
-                kind: ChangeKind::Deleted,
-                before: Some("file 0644 1 B".to_owned()),
-                after: None,
-            }],
+            changes: vec![Change::of_path(
+                "/srv/old".as_ref(),
+                ChangeKind::Deleted,
+                Some("file 0644 1 B".to_owned()),
+                None,
+            )],
             effects: Vec::new(),
             verdict: Verdict::judge(&[], &Containment::Full, &[]),
             containment: Containment::Full,
@@ -155,11 +173,15 @@ pub(crate) mod tests {
              verdict: safe to roll back, safe to commit\n"
         );
         assert_eq!(
-            next_steps(&record(), Palette::PLAIN),
+            next_steps(&record(), false, Palette::PLAIN),
             "kept as 0123abcd; nothing outside has changed\n\
              \x20 tentative diff 0123abcd      shows the changes line by line\n\
              \x20 tentative commit 0123abcd    applies them\n\
              \x20 tentative rollback 0123abcd  discards them\n"
+        );
+        assert!(
+            next_steps(&record(), true, Palette::PLAIN)
+                .ends_with(" discards them\nit is inside another transaction: decide before that ends\n")
         );
     }
 
@@ -168,9 +190,13 @@ pub(crate) mod tests {
         let mut record = record();
         record.exit_status = Some(137);
         assert_eq!(
-            ending(&record, Palette::PLAIN),
+            ending(&record, Detail::Brief, Palette::PLAIN),
             "make install ended with status 137 (128 + SIGKILL) after 1.2 s"
         );
+        // A script as an argument is not shown whole, unless everything is asked for.
+        record.program = vec!["x".repeat(1000)];
+        assert!(ending(&record, Detail::Brief, Palette::PLAIN).contains("xx… ended with"));
+        assert!(ending(&record, Detail::Full, Palette::PLAIN).contains("xx ended with"));
     }
 
     #[test]
@@ -195,10 +221,12 @@ pub(crate) mod tests {
         escaped.decision = Decision::Allowed;
         let mut record = record();
         assert_eq!(outside(&record), "nothing outside has changed");
+        assert_eq!(unchanged(&record), "nothing was changed");
         record.containment = Containment::from_gaps(vec![Gap::without(Layer::World)]);
         assert_eq!(outside(&record), "none of its changes is in place; nothing is known about world");
         record.effects.push(escaped);
         assert_eq!(outside(&record), "none of its changes is in place, but 1 effect cannot be taken back");
+        assert_eq!(unchanged(&record), "no file was changed, and 1 effect cannot be taken back");
         record.containment = Containment::from_gaps(vec![Gap::without(Layer::Files)]);
         assert_eq!(outside(&record), "what it did to files is in place, since they were not contained");
         record.changes.clear();

@@ -32,7 +32,8 @@ fn assert_fits(name: &str, document: &str) {
 }
 
 fn change(kind: ChangeKind, subject: Subject) -> Change {
-    Change { layer: Layer::Files, subject, kind, before: None, after: Some("file 0644 1 B".to_owned()) }
+    let after = Some("file 0644 1 B".to_owned());
+    Change { layer: Layer::Files, subject, kind, before: None, after, path_hex: None, before_hex: None }
 }
 
 fn record() -> Record {
@@ -64,6 +65,9 @@ fn record() -> Record {
     let mut changes: Vec<Change> =
         kinds.into_iter().map(|kind| change(kind, Subject::Path("/srv/a".to_owned()))).collect();
     changes.push(change(ChangeKind::Modified, Subject::Name("environ.PATH".to_owned())));
+    let mut renamed = Change::of_path(Path::new("/srv/\n"), ChangeKind::Renamed, Some("/a".to_owned()), None);
+    renamed.before_hex = Some("2f61".to_owned());
+    changes.push(renamed);
     Record {
         format: FORMAT.to_owned(),
         id: "0123abcd".to_owned(),

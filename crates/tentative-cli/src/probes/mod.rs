@@ -79,7 +79,6 @@ pub(crate) const ALL: &[Probe] = &[
     processes::SET_TID,
     processes::GET_FD,
     processes::READ_MEMORY,
-    processes::ID_MAPS,
     memory::WRITE_PROTECTION,
     memory::FRAME_NUMBERS,
 ];

@@ -66,47 +66,6 @@ pub(super) const READ_MEMORY: Probe = Probe {
     },
 };
 
-/// newuidmap and newgidmap, for ordinary users only.
-pub(super) const ID_MAPS: Probe = Probe {
-    name: "newuidmap",
-    title: "newuidmap and newgidmap",
-    need: Need::Optional,
-    attempt: |_| {
-        if rustix::process::getuid().is_root() {
-            return Ok("not needed: root maps every id itself".to_owned());
-        }
-        for program in ["newuidmap", "newgidmap"] {
-            Command::new(program).stdout(Stdio::null()).stderr(Stdio::null()).status().map_err(|error| {
-                step(&format!("start {program}"), &error)
-                    .remedy("install your distribution's uidmap package; without it, files of other groups are copied")
-            })?;
-        }
-        let name = std::fs::read_to_string("/etc/subuid").unwrap_or_default();
-        let user = rustix::process::getuid().as_raw().to_string();
-        let login = login_name().unwrap_or_default();
-        let listed =
-            name.lines().filter_map(|line| line.split(':').next()).any(|who| who == user || who == login);
-        if listed {
-            Ok("ids of /etc/subuid and /etc/subgid can be mapped".to_owned())
-        } else {
-            Err(Failure { found: "no ids for you in /etc/subuid".to_owned(), remedy: None }.remedy(format!(
-                "as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {login}"
-            )))
-        }
-    },
-};
-
-/// The name of the user in /etc/passwd.
-fn login_name() -> Option<String> {
-    let user = rustix::process::getuid().as_raw().to_string();
-    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
-    passwd
-        .lines()
-        .map(|line| line.split(':').collect::<Vec<_>>())
-        .find(|fields| fields.get(2) == Some(&user.as_str()))
-        .and_then(|fields| fields.first().map(|&name| name.to_owned()))
-}
-
 /// A child that waits until it is no longer needed.
 struct Paused(Child);
 

@@ -12,8 +12,8 @@ pub(crate) fn run(arguments: &Arguments, streams: &Streams) -> Result<End, Comma
     let store = selection::open_store(streams)?;
     let id = selection::named_or_only(&store, arguments.id.as_deref(), streams)?;
     let transaction = store.load(&id)?;
-    let listed = transaction.record()?.changes;
-    // There may be more than the record had room for.
+    let listed = store.record(&id)?.changes;
+    // Held output is not counted.
     let tally = if listed.is_empty() { String::new() } else { format!(": {}", changes::tally(&listed)) };
     match decision::commit(transaction) {
         Ok(kept) => {

@@ -14,6 +14,7 @@ pub(crate) fn run(arguments: &Arguments, streams: &Streams) -> Result<End, Comma
     let record = selection::record(&store, &id)?;
     if let Some(plan) = store.plan(&id)? {
         difference::print(&plan, streams.out, |text| streams.print(text))?;
+        streams.say(&difference::what_others_changed(&plan));
     }
     // Changes of other layers have no lines to compare.
     for change in record.changes {

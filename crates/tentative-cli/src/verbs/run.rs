@@ -14,7 +14,7 @@ use std::{
 use rustix::{io::Errno, process::Signal};
 use tentative::{
     effect::Class,
-    layer::{Layer, LayerSet},
+    layer::LayerSet,
     policy::Policy,
     program::{self, Ended, How, LaunchStep, ProgramOptions, RunError, output},
     record::{Record, State},
@@ -52,6 +52,13 @@ pub(crate) fn run(arguments: &Arguments, policy: Policy, streams: &Streams) -> R
         timeout: arguments.timeout,
         memory_limit: arguments.memory_limit,
     };
+    if arguments.command.is_empty() && mode == Mode::Ask {
+        // A prompt looks like any other, and nothing else would say where one is.
+        let id = transaction.id();
+        streams.say(&format!(
+            "inside transaction {id}: 'exit' ends the shell, and you decide about what was done\n"
+        ));
+    }
     let (mut ended, ending) = match program::run_and_look(&options, &mut transaction) {
         Ok(ended) => ended,
         Err(error) if error.has_run() && transaction.has_plan() => return Err(rescue(error, transaction)),
@@ -167,10 +174,7 @@ fn settle(
         let discarded = transaction.discard();
         ending.wait().map_err(RunError::Destroy)?;
         discarded?;
-        streams.say(match ended.record.containment.is_without(Layer::Files) {
-            true => "what it did to files is in place, so there is nothing to decide\n",
-            false => "nothing was changed, so there is nothing to decide\n",
-        });
+        streams.say(&format!("{}, so there is nothing to decide\n", summary::unchanged(&ended.record)));
         let state = if matches!(mode, Mode::Commit(_)) { State::Committed } else { State::RolledBack };
         return Ok(Settled::as_asked(state));
     }
@@ -215,7 +219,7 @@ fn ask(transaction: Transaction, ended: &Ended, streams: &Streams) -> Result<Set
             Answer::Commit => return commit(transaction, ended, streams),
             Answer::RollBack => return roll_back(transaction, ended, streams),
             Answer::Keep => {
-                streams.say(&summary::next_steps(&ended.record, streams.err));
+                say_next_steps(ended, streams);
                 return Ok(Settled::as_asked(State::Pending));
             }
             Answer::Show => on_terminal(&summary::report(&ended.record, Detail::Full, streams.err)),
@@ -243,8 +247,12 @@ fn on_terminal(text: &str) {
 
 fn keep(mut transaction: Transaction, ended: &Ended, streams: &Streams) -> Result<Settled, CommandError> {
     transaction.keep()?;
-    streams.say(&summary::next_steps(&ended.record, streams.err));
+    say_next_steps(ended, streams);
     Ok(Settled::as_asked(State::Pending))
+}
+
+fn say_next_steps(ended: &Ended, streams: &Streams) {
+    streams.say(&summary::next_steps(&ended.record, ended.is_inside, streams.err));
 }
 
 fn roll_back(transaction: Transaction, ended: &Ended, streams: &Streams) -> Result<Settled, CommandError> {

@@ -13,9 +13,8 @@ use std::{
 };
 
 use crate::{
-    change::{Change, ChangeKind, Subject},
+    change::{Change, ChangeKind},
     files::{attributes, name, plan::Plan, scan},
-    layer::Layer,
 };
 
 /// One path that a transaction changed.
@@ -102,13 +101,8 @@ impl FileChange {
             Some(from) => Some(name::shown(from)),
             None => self.before.clone(),
         };
-        Change {
-            layer: Layer::Files,
-            subject: Subject::Path(name::shown(&self.path)),
-            kind: self.kind,
-            before,
-            after: self.after.clone(),
-        }
+        let before_hex = self.from.as_deref().and_then(name::hex_if_escaped);
+        Change { before_hex, ..Change::of_path(&self.path, self.kind, before, self.after.clone()) }
     }
 }
 

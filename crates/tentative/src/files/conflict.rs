@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tentative_sys::files::lock::{self, Holder};
 
 use crate::{
-    change::{Change, ChangeKind, Subject},
+    change::{Change, ChangeKind},
     files::{
         attributes,
         changes::ScanError,
@@ -123,11 +123,11 @@ pub(super) fn of_scan(plan: &Plan, scan: &Scan, origin: Option<i32>) -> Result<V
 /// it since. An ordinary user's overlay leaves no note of the original that would say so.
 pub(super) fn vanished_since(record: &Record, scan: &Scan) -> Vec<Conflict> {
     let was_there = |change: &Change| matches!(change.kind, ChangeKind::Modified | ChangeKind::Metadata);
-    let recorded: BTreeSet<&Subject> =
-        record.changes.iter().filter(|change| was_there(change)).map(|change| &change.subject).collect();
+    let recorded: BTreeSet<PathBuf> =
+        record.changes.iter().filter(|change| was_there(change)).filter_map(Change::path).collect();
     scan.changes
         .iter()
-        .filter(|change| change.kind == ChangeKind::Created && recorded.contains(&change.to_change().subject))
+        .filter(|change| change.kind == ChangeKind::Created && recorded.contains(&change.path))
         .map(|change| Conflict { path: change.path.clone(), kind: ConflictKind::Vanished })
         .collect()
 }

@@ -18,6 +18,7 @@ pub(crate) mod links;
 pub mod moment;
 pub mod mount;
 pub mod mountinfo;
+mod moved;
 pub mod name;
 pub mod places;
 pub mod plan;

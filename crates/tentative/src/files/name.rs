@@ -22,6 +22,30 @@ pub fn kept(path: &Path) -> String {
     escape(path, |character| character.is_control() || character == '\\')
 }
 
+/// The bytes of a path in hexadecimal, if [`shown`] is not they.
+#[must_use]
+pub fn hex_if_escaped(path: &Path) -> Option<String> {
+    let bytes = path.as_os_str().as_bytes();
+    (shown(path).as_bytes() != bytes).then(|| {
+        bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+            text
+        })
+    })
+}
+
+/// The path that [`hex_if_escaped`] wrote, none if it is not such a text.
+#[must_use]
+pub fn from_hex(text: &str) -> Option<PathBuf> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() {
+        return None;
+    }
+    let bytes: Option<Vec<u8>> =
+        pairs.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect();
+    Some(PathBuf::from(OsString::from_vec(bytes?)))
+}
+
 fn escape(path: &Path, special: impl Fn(char) -> bool) -> String {
     let mut text = String::with_capacity(path.as_os_str().len());
     for chunk in path.as_os_str().as_bytes().utf8_chunks() {
@@ -155,8 +179,14 @@ mod tests {
         {
             let path = Path::new(OsStr::from_bytes(bytes));
             assert_eq!(unkept(&kept(path)).as_deref(), Some(path));
+            let exact = hex_if_escaped(path).map_or_else(|| Some(shown(path).into()), |hex| from_hex(&hex));
+            assert_eq!(exact.as_deref(), Some(path));
         }
         assert_eq!(shown(Path::new(OsStr::from_bytes(b"/a\xffb\\"))), "/a\\xffb\\");
+        // Two names of the same text.
+        assert_eq!(hex_if_escaped(Path::new("/a\\xff")), None);
+        assert_eq!(hex_if_escaped(Path::new(OsStr::from_bytes(b"/a\xff"))).as_deref(), Some("2f61ff"));
+        assert_eq!([from_hex("2"), from_hex("2g"), from_hex("+1")], [None, None, None]);
         assert_eq!(unkept("\\y41"), None);
         assert_eq!(unkept("\\x4"), None);
         assert_eq!(unkept("\\x+4"), None);

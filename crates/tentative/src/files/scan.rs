@@ -22,6 +22,7 @@ use crate::{
         identity::{self, Found, Origin},
         links::{self, Index},
         moment::Moment,
+        moved,
         plan::{Ancestor, Cover, CoverKind, Plan},
         scaffold::is_scaffold,
         ways::Merged,
@@ -124,6 +125,7 @@ pub(crate) fn scan(plan: &Plan) -> Result<Scan, ScanError> {
         }
     }
     whole.parted = parted(copies)?;
+    moved::directories(&mut whole.changes)?;
     whole.changes.sort_by(|a, b| {
         (a.kind != ChangeKind::Deleted, &a.path, a.kind).cmp(&(
             b.kind != ChangeKind::Deleted,

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::protocol::Findings;
 use crate::{
-    change::{Change, ChangeKind, Subject},
+    change::{Change, ChangeKind},
     containment::{Containment, Gap},
     files::{
         apply::Published,
@@ -21,7 +21,6 @@ use crate::{
         conflict::{Conflict, ConflictKind, conflicts},
         links::Links,
         moment::Moment,
-        name,
         plan::{CoverKind, Plan, PlanError, Privilege},
         seal::{self, Sealed},
         stage::{StageError, StageOptions, Staged, stage},
@@ -361,10 +360,10 @@ impl Files {
 /// can be committed.
 fn made_by_us(changes: &mut [Change], conflicts: &[Conflict]) {
     for conflict in conflicts.iter().filter(|conflict| conflict.kind == ConflictKind::Appeared) {
-        let subject = Subject::Path(name::kept(&conflict.path));
-        for change in changes.iter_mut().filter(|change| change.subject == subject) {
+        for change in changes.iter_mut().filter(|change| change.path().as_ref() == Some(&conflict.path)) {
             change.kind = ChangeKind::Created;
             change.before = None;
+            change.before_hex = None;
         }
     }
 }

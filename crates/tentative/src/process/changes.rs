@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rustix::process::{Resource, Rlimit, getrlimit};
 
 use crate::{
-    change::{Change, ChangeKind, Subject},
+    change::{Change, ChangeKind},
     layer::Layer,
     process::gaps::{Open, open_descriptors},
 };
@@ -95,13 +95,7 @@ fn compare(changes: &mut Vec<Change>, name: &str, before: Option<String>, after:
         (_, None) => ChangeKind::Deleted,
         _ => ChangeKind::Modified,
     };
-    changes.push(Change {
-        layer: Layer::Process,
-        subject: Subject::Name(name.to_owned()),
-        kind,
-        before,
-        after,
-    });
+    changes.push(Change::of_name(Layer::Process, name.to_owned(), kind, before, after));
 }
 
 fn limit(limit: &Rlimit) -> String {
@@ -121,6 +115,7 @@ fn umask() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::Subject;
 
     #[test]
     fn what_is_opened_is_a_change() {

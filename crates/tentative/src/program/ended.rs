@@ -54,6 +54,8 @@ pub struct Ended {
     pub timed_out: bool,
     /// The means that limited its memory, if a limit was asked for.
     pub memory_limit_by: Option<&'static str>,
+    /// Whether it ran inside another transaction, with which it goes.
+    pub is_inside: bool,
     /// What it did; saved with the transaction if there is something to decide.
     pub record: Record,
 }
@@ -62,6 +64,7 @@ pub struct Ended {
 pub(super) struct Done {
     pub(super) how: How,
     pub(super) timed_out: bool,
+    pub(super) is_inside: bool,
     pub(super) started_ns: u64,
     pub(super) duration: Duration,
     pub(super) effects: Vec<Effect>,
@@ -133,7 +136,8 @@ pub(super) fn conclude(
         plan.map_or(Ok(()), |plan| transaction.save_plan(plan))?;
     }
     let memory_limit_by = options.memory_limit.map(|_| MEMORY_LIMIT_BY);
-    Ok(Ended { how: done.how, timed_out: done.timed_out, memory_limit_by, record })
+    let Done { how, timed_out, is_inside, .. } = done;
+    Ok(Ended { how, timed_out, memory_limit_by, is_inside, record })
 }
 
 /// Output that waits for the commit, as effects.

@@ -240,6 +240,7 @@ pub fn run_and_look(
     let done = ended::Done {
         how: ended.how,
         timed_out: ended.timed_out,
+        is_inside: outer.is_some(),
         started_ns,
         duration: began.elapsed(),
         effects,

@@ -28,7 +28,8 @@ pub(crate) use transaction::boot_id;
 pub use transaction::{Phase, Transaction};
 
 use crate::{
-    files::{plan::Plan, tree},
+    change::Change,
+    files::{changes::changes, plan::Plan, tree},
     journal::{Journal, Progress},
     record::{Record, State},
 };
@@ -175,7 +176,8 @@ impl Store {
     /// # Errors
     /// When it is not there or cannot be understood.
     pub fn record(&self, id: &Id) -> Result<Record, StoreError> {
-        transaction::read_document(&self.root.join(id.as_str()).join(transaction::RECORD))
+        let dir = self.root.join(id.as_str());
+        transaction::read_document(&dir.join(transaction::RECORD)).map(|record| with_changes(&dir, record))
     }
 
     /// Reads the plan of covers of a transaction without owning it; none when its files were not contained.
@@ -202,6 +204,7 @@ impl Store {
         // What cannot be read is not shown to be decided; the recovery names it.
         let decided = Journal::read(&dir).is_ok_and(|(progress, _)| progress != Progress::Undecided);
         let record: Option<Record> = transaction::read_document(&dir.join(transaction::RECORD)).ok();
+        let record = record.map(|record| with_changes(&dir, record));
         let bytes =
             tree::bytes(&dir) + transaction::places(&dir).iter().map(|place| tree::bytes(place)).sum::<u64>();
         Some(Summary {
@@ -218,6 +221,17 @@ impl Store {
             effects: record.as_ref().map_or(0, |record| record.effects.len()),
         })
     }
+}
+
+/// The record with its list of changes. There may have been no room for that; then it is made again from what is kept.
+fn with_changes(dir: &Path, record: Record) -> Record {
+    if record.state != State::Pending || !record.changes.is_empty() {
+        return record;
+    }
+    // What cannot be looked at now is told by the commit.
+    let plan: Option<Plan> = transaction::read_document(&dir.join(transaction::PLAN)).ok();
+    let found = plan.and_then(|plan| changes(&plan).ok()).unwrap_or_default();
+    Record { changes: found.iter().map(Change::from).collect(), ..record }
 }
 
 /// Where the user's store is, whether it is there or not; none when no variable says where a home is.

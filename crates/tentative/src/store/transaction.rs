@@ -129,7 +129,9 @@ impl Transaction {
     }
 
     /// Saves the record. On a disk that is too full for it, it is saved without its lists of changes and effects, and with
-    /// a gap that says so: what was changed is in the upper directories.
+    /// a gap that says so: what was changed is in the upper directories, from which [`Store::record`] lists it.
+    ///
+    /// [`Store::record`]: super::Store::record
     ///
     /// # Errors
     /// When it cannot be written.
@@ -364,9 +366,9 @@ impl Transaction {
 }
 
 fn without_lists(record: &Record) -> Record {
-    let (changes, effects) = (record.changes.len(), record.effects.len());
+    let effects = record.effects.len();
     let reason = format!(
-        "the disk was full: the list of {changes} changes and {effects} effects could not be kept, the changes are"
+        "the disk was full: the list of {effects} effects could not be kept, the changes themselves are"
     );
     let mut gaps = record.containment.gaps().to_vec();
     gaps.push(Gap { layer: Layer::Files, reason });
