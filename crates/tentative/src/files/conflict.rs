@@ -17,7 +17,7 @@ use crate::{
     change::{Change, ChangeKind},
     files::{
         attributes,
-        changes::ScanError,
+        changes::{FileChange, ScanError},
         name,
         plan::Plan,
         scan::{self, Deed, Operation, Scan, look},
@@ -125,9 +125,11 @@ pub(super) fn vanished_since(record: &Record, scan: &Scan) -> Vec<Conflict> {
     let was_there = |change: &Change| matches!(change.kind, ChangeKind::Modified | ChangeKind::Metadata);
     let recorded: BTreeSet<PathBuf> =
         record.changes.iter().filter(|change| was_there(change)).filter_map(Change::path).collect();
+    let looks_new = |change: &&FileChange| matches!(change.kind, ChangeKind::Created | ChangeKind::Renamed);
     scan.changes
         .iter()
-        .filter(|change| change.kind == ChangeKind::Created && recorded.contains(&change.path))
+        .filter(looks_new)
+        .filter(|change| recorded.contains(&change.path))
         .map(|change| Conflict { path: change.path.clone(), kind: ConflictKind::Vanished })
         .collect()
 }
