@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .outcome import Outcome
-from .transaction import Decide, Options, Parameters, Transaction
+from .transaction import Decide, Options, Parameters, Transaction, globals_of
 
 if TYPE_CHECKING:
     # Only type checkers read it, and they bring it along.
@@ -37,7 +37,7 @@ def run(
     or raises. For a transaction with options: ``tentative.transaction(timeout=5).run(function, …)``.
     """
     body = functools.partial(_call, function, args, kwargs)
-    return Transaction()._run(body, (getattr(function, "__globals__", None),))
+    return Transaction()._run(body, globals_of(function))
 
 
 def _call(function: Callable[..., object], args: Sequence[Any], kwargs: dict[str, Any]) -> object:
@@ -86,7 +86,8 @@ def exec(
             f"exec wants source (a str) or a path (an os.PathLike), not {type(source_or_path).__name__}"
         )
     space = sys._getframe(1).f_globals if globals is None else globals
-    space.setdefault("__builtins__", builtins)
+    if not isinstance(space, dict):
+        raise TypeError(f"globals is a dict, not {type(space).__name__}")
     if isinstance(source_or_path, str):
         body = functools.partial(_execute_source, source_or_path, space, argv)
     else:

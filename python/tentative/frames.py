@@ -6,8 +6,10 @@ inside the statement's protected range. So ``__exit__`` is called, puts the form
 exception or raises another in its place.
 
 It never changes code objects or lines. Invariant: not one instruction of the body runs, and :meth:`Skip.undo` leaves
-tracer and frame as they were. A target that is an item, an attribute or a tuple belongs to the statement, not to the
-body, and is bound by its own instructions, unless it has jumps or the body opens with ``try``: then it stays unbound.
+tracer and frame as they were. Where the interpreter traces nothing, as in a trace function and so at a debugger's
+prompt, there is no such way, and ``__enter__`` raises instead. A target that is an item, an attribute or a tuple
+belongs to the statement, not to the body, and is bound by its own instructions, unless it has jumps or the body opens
+with ``try``: then it stays unbound.
 """
 
 from __future__ import annotations
@@ -29,6 +31,12 @@ _REMEDY = (
 
 class BodySkipped(BaseException):
     """Travels from the caller's frame to ``__exit__``; no code outside this package ever sees it."""
+
+
+def nothing_is_traced() -> Unsupported:
+    """What a rolled back block raises that cannot be left in any other way."""
+    reason = "the block was rolled back, and nothing leads on after it in a trace function or at a debugger's prompt"
+    return Unsupported("objects", reason, "use tentative.run(f) there")
 
 
 def require_with_statement(frame: FrameType) -> None:
@@ -141,9 +149,10 @@ class Skip:
         self._opcodes = frame.f_trace_opcodes
         # Where the body starts, once the `as` target's own instructions have begun to run.
         self._body: int | None = None
+        self._is_traced = False
 
-    def arm(self) -> None:
-        """Makes the frame raise before the first instruction of its body."""
+    def arm(self) -> bool:
+        """Makes the frame raise before the first instruction of its body; False if nothing is traced where it is."""
         frame = self._frame
         frame.f_trace_lines = False
         frame.f_trace = self._trace
@@ -152,6 +161,8 @@ class Skip:
         sys.settrace(self._ignore)
         frame.f_trace_opcodes = True
         sys.settrace(self._ignore)
+        (lambda: None)()  # a frame that starts: the interpreter tells it where it tells any
+        return self._is_traced
 
     def undo(self) -> None:
         """Puts the tracer and the frame's settings back."""
@@ -162,9 +173,9 @@ class Skip:
         frame.f_trace = self._local
         sys.settrace(self._tracer)
 
-    @staticmethod
-    def _ignore(frame: FrameType, event: str, argument: Any) -> None:
+    def _ignore(self, frame: FrameType, event: str, argument: Any) -> None:
         """The global tracer: frames that start meanwhile (our own, a target's) are not traced."""
+        self._is_traced = True
 
     def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event != "opcode":
@@ -193,10 +204,3 @@ class Skip:
         if body is None:
             raise BodySkipped
         return body
-
-
-def skip_body(frame: FrameType, value: Any) -> Skip:
-    """Makes the caller's frame leave its ``with`` block through ``__exit__``, with ``value`` bound by its ``as``."""
-    skip = Skip(frame, value)
-    skip.arm()
-    return skip

@@ -11,7 +11,7 @@ import os
 import sys
 import traceback as tracebacks
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
+from types import FrameType, FunctionType, MethodType, NoneType, TracebackType
 from typing import Any, Literal, NoReturn, ParamSpec, TypedDict
 
 from . import _tentative, executable, frames, transport
@@ -28,6 +28,7 @@ from .errors import (
     TimedOut,
 )
 from .objects import Before, Found, ObjectChanges, find, resolve
+from .objects.describe import describe
 from .outcome import Outcome
 from .report import Containment, Effect, Verdict, containment_from, effects_from, join_arrays, verdict_from
 
@@ -236,8 +237,21 @@ class Transaction(_tentative.Guard):
         if self._state == "new":
             frames.require_with_statement(frame)
         if not self._begin((frame.f_globals,)):
-            self._skip = frames.skip_body(frame, self)
+            self._skip_body(frame)
         return self
+
+    def _skip_body(self, frame: FrameType) -> None:
+        """Makes the caller's frame leave its block, or raises what the block has to."""
+        self._skip = skip = frames.Skip(frame, self)
+        try:
+            if skip.arm():
+                return
+            raise self._failure or frames.nothing_is_traced()
+        except BaseException:
+            # A signal handler can have raised, too. `__exit__` is not called then, and the trap would spring later.
+            self._skip = None
+            skip.undo()
+            raise
 
     def _exit(
         self,
@@ -257,7 +271,8 @@ class Transaction(_tentative.Guard):
         self._skip = None
         failure, self._failure = self._failure, None
         if failure is None or self._swallows(failure):
-            return True
+            # What a signal handler or the `as` target raised meanwhile is the program's.
+            return isinstance(exception, (frames.BodySkipped, NoneType))
         cause, context = failure.__cause__, failure.__context__
         try:
             raise failure
@@ -279,12 +294,12 @@ class Transaction(_tentative.Guard):
         **kwargs: Parameters.kwargs,
     ) -> Outcome:
         """Runs a function in this transaction; commits if it returns, rolls back if it raises."""
-        return self._run(lambda: function(*args, **kwargs), (getattr(function, "__globals__", None),))
+        return self._run(lambda: function(*args, **kwargs), globals_of(function))
 
     def _run(
         self,
         function: Callable[[], Any],
-        spaces: Iterable[dict[str, Any] | None],
+        spaces: Iterable[dict[str, Any]],
         decide: Decide | bool = True,
         script: bool = False,
     ) -> Outcome:
@@ -295,13 +310,11 @@ class Transaction(_tentative.Guard):
     def _run_guarded(
         self,
         function: Callable[[], Any],
-        spaces: Iterable[dict[str, Any] | None],
+        spaces: Iterable[dict[str, Any]],
         decide: Decide | bool,
         script: bool,
     ) -> Outcome:
-        if not self._begin(
-            [space for space in spaces if space is not None], decide if callable(decide) else None
-        ):
+        if not self._begin(spaces, decide if callable(decide) else None):
             self._failure = None
             return self.outcome
         value = None
@@ -341,7 +354,7 @@ class Transaction(_tentative.Guard):
             memory_limit=self._memory_limit,
             decide=decide is not None,
             executable=monitor,
-            program=[sys.executable, *sys.argv],
+            program=_command_line(),
         )
         # Two processes come here.
         if isinstance(begun, _tentative.Branch):
@@ -365,6 +378,8 @@ class Transaction(_tentative.Guard):
         outcome._frozen = True
         try:
             wanted = decide(outcome)
+            if wanted:
+                frozen.may_commit()
         except BaseException as error:
             self._ended = ended = frozen.rollback()
             self._settle()
@@ -486,9 +501,9 @@ class Transaction(_tentative.Guard):
 
     def _end_rolled_back(self, ended: _tentative.Ended) -> None:
         cause, number = ended.cause
-        payload = ended.payload if cause == "asked" else None
-        if payload:
-            outcome = self._end_told(ended, transport.unpack(payload))
+        ending = _ending(ended) if cause == "asked" else None
+        if ending is not None:
+            outcome = self._end_told(ended, ending)
         elif cause == "asked" and not self._was_frozen:
             outcome = self._told(ended.report, ended.duration)
         else:
@@ -559,6 +574,32 @@ class Transaction(_tentative.Guard):
         self._state = "ended"
         # Whoever was the branch is waited for now.
         self._committed = self._ended = None
+
+
+def globals_of(function: object) -> tuple[dict[str, Any], ...]:
+    """The globals of a function or method; nobody else is asked, whose own code would run outside of everything."""
+    while type(function) is MethodType:
+        function = function.__func__
+    return (function.__globals__,) if type(function) is FunctionType else ()
+
+
+def _command_line() -> list[str]:
+    """What this process runs, for the record. A program can have put anything there, and words need not be text."""
+    words = getattr(sys, "argv", None)
+    words = [sys.executable, *(words if isinstance(words, (list, tuple)) else ())]
+    texts = (word if isinstance(word, str) else describe(word) for word in words)
+    return [text.encode("utf-8", "backslashreplace").decode() for text in texts]
+
+
+def _ending(ended: _tentative.Ended) -> transport.Ending | None:
+    """What the branch had to say about its end; None if that was nothing."""
+    try:
+        payload = ended.payload
+        if payload is not None:
+            return transport.unpack(payload) if payload else None
+    except MemoryError:
+        pass
+    return transport.unpack(transport.LOST)
 
 
 def _exit_status(exception: BaseException) -> int | None:

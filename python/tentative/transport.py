@@ -232,6 +232,13 @@ def _in_words(exception: BaseException, out_of_memory: bool) -> bytes:
 
 #: The ending of code after which no memory is left to pack another.
 WITHOUT_MEMORY = _in_words(MemoryError("there was no memory left to tell where"), True)
+#: The ending of code whose own could not be fetched.
+LOST = _in_words(
+    RuntimeError(
+        "what the code ended with could not be handed over: it is too large, or its process another user's"
+    ),
+    False,
+)
 #: The ending of code after which nothing can be packed, whatever it did to the interpreter.
 UNTOLD = _in_words(
     RuntimeError("the code left the interpreter in a state in which it could not tell how it ended"), False

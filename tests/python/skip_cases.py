@@ -37,7 +37,8 @@ class RolledBack:
     def __enter__(self):
         frame = sys._getframe(1)
         frames.require_with_statement(frame)
-        self.skip = frames.skip_body(frame, self if self.gives is None else self.gives)
+        self.skip = frames.Skip(frame, self if self.gives is None else self.gives)
+        assert self.skip.arm()
         return self if self.gives is None else self.gives
 
     def __exit__(self, kind, exception, traceback):

@@ -241,3 +241,118 @@ def test_classes_that_no_import_finds_arrive_as_themselves():
 def test_options_of_another_type_are_named(wrong):
     with pytest.raises(TypeError, match=f"{next(iter(wrong))} is a number"):
         tentative.transaction(**wrong)
+
+
+UNTRACED = """
+    import os, sys
+    import tentative
+
+    ran, origin = [], os.getpid()
+
+    def block(raises):
+        with tentative.transaction(without="files,kin,world") as tx:
+            os.write(1, b"inside ")
+            ran.append("body")
+            if raises:
+                raise KeyError("the code's own")
+            tx.rollback(1)
+        ran.append("after")
+
+    def target():
+        pass
+
+    def traces(frame, event, argument):
+        if frame.f_code is target.__code__ and event == "call":
+            block(raises)
+
+    for start in (sys.settrace, sys.setprofile):
+        for raises, kind in ((True, KeyError), (False, tentative.Unsupported)):
+            start(traces)
+            try:
+                target()
+            except kind as error:
+                told = error
+            finally:
+                start(None)
+            assert kind is KeyError or "tentative.run" in told.remedy, told
+    # A commit needs nothing of the kind.
+    def commits(frame, event, argument):
+        if frame.f_code is target.__code__ and event == "call":
+            with tentative.transaction(without="files,kin,world"):
+                ran.append("committed")
+
+    sys.settrace(commits)
+    target()
+    sys.settrace(None)
+    assert ran == ["committed"] and os.getpid() == origin, ran
+"""
+
+
+def test_where_nothing_is_traced_a_rolled_back_block_raises():
+    """In a trace function, and so at a debugger's prompt, the interpreter calls no other one."""
+    assert run_alone(UNTRACED) == "inside " * 4
+
+
+INTERRUPTED = """
+    import os, signal, sys
+    import tentative
+
+    class Alarm(Exception):
+        pass
+
+    def raises(number, frame):
+        raise Alarm
+
+    def hook(event, arguments):
+        if event == "sys.settrace" and left:
+            left.pop()
+            if not left:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    def block():
+        try:
+            with tentative.transaction(without="files,kin,world") as tx:
+                ran.append("body")
+                tx.rollback(1)
+        except Alarm:
+            caught.append(number)
+        return "after"
+
+    left, ran, caught = [], [], []
+    signal.signal(signal.SIGUSR1, raises)
+    sys.addaudithook(hook)
+    for number in range(5):
+        left[:] = range(number + 1)
+        assert block() == "after"
+        assert sys.gettrace() is None, number
+    assert caught == list(range(5)) and not ran, (caught, ran)
+"""
+
+
+def test_a_signal_handler_that_raises_while_a_body_is_skipped_raises_there():
+    """At each change of the tracer in turn: nothing is swallowed, and no trap is left in the program's frame."""
+    run_alone(INTERRUPTED)
+
+
+TOO_LARGE = """
+    import resource
+    import tentative
+
+    MIB = 1 << 20
+    taken = bytearray(700 * MIB)
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 170 * MIB, -1))
+    try:
+        with tentative.transaction(without="files,kin,world") as tx:
+            taken.clear()
+            raise ValueError(b"x" * (50 * MIB))
+    except RuntimeError as error:
+        print(error)
+    assert not tx.outcome.committed and not tx.outcome.changes.objects.known and len(taken) == 700 * MIB
+"""
+
+
+def test_an_ending_that_is_too_large_to_be_handed_over_is_told():
+    """The block fails, whatever it failed with; it looked as if nothing had been raised."""
+    assert "could not be handed over" in run_alone(TOO_LARGE)

@@ -1,10 +1,14 @@
 """``run``, ``exec``, ``attempts``, ``@transactional``, and every way in which code can end."""
 
 import asyncio
+import collections
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
+import types
 
 import pytest
 import tentative
@@ -102,6 +106,61 @@ def test_exec_without_commit_and_with_a_decision(options):
 
     outcome = tentative.exec("y = 1", space, commit=fails, **options)
     assert isinstance(outcome.exception, RuntimeError) and not outcome.committed and "y" not in space
+
+
+def test_a_decision_that_leaves_a_thread_running_rolls_back(options):
+    """The commit would take its stack from under it."""
+    stop = threading.Event()
+    threads = []
+
+    def decides(frozen):
+        threads.append(threading.Thread(target=stop.wait))
+        threads[-1].start()
+        return True
+
+    space = {}
+    outcome = tentative.exec("x = 1", space, commit=decides, **options)
+    stop.set()
+    threads[0].join()
+    assert isinstance(outcome.exception, tentative.CommitRefused), outcome
+    assert "threads" in str(outcome.exception) and not space
+
+    def ends_its_own(frozen):
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+        return True
+
+    assert tentative.exec("x = 1", space, commit=ends_its_own, **options).committed and space["x"] == 1
+
+
+def test_given_globals_are_as_before_after_a_rollback(options):
+    space = {}
+    assert isinstance(tentative.exec("1 / 0", space, **options).exception, ZeroDivisionError)
+    assert space == {}
+    for wrong in (types.MappingProxyType({}), collections.ChainMap(), 5):
+        with pytest.raises(TypeError, match=f"globals is a dict, not {type(wrong).__name__}"):
+            tentative.exec("1", wrong, **options)
+
+
+def test_no_code_of_what_is_called_runs_outside(memory):
+    class Proxy:
+        def __getattr__(self, name):
+            asked.append(name)
+            return self
+
+        def __call__(self):
+            return 5
+
+    asked = []
+    assert tentative.transaction(**memory).run(Proxy()).value == 5
+    assert asked == []
+
+
+@pytest.mark.parametrize("spoil", ("del sys.argv", "sys.argv = [1, '\\ud800']", "sys.executable = None"))
+def test_whatever_the_command_line_has_become_it_begins(spoil):
+    program = f"import sys, tentative; {spoil}; assert tentative.run(int).committed"
+    subprocess.run([sys.executable, "-c", program, b"\xff"], check=True, timeout=60)
 
 
 def test_attempts_end_with_the_first_commit(options):

@@ -152,3 +152,21 @@ def test_the_path_and_the_environment_are_looked_at(modules, by_version):
     _, unchanged = note(modules, by_version, path=path, environ=environ)
     path[1] = "c"
     assert not unchanged()
+
+
+@pytest.mark.parametrize("by_version", (True, False))
+def test_what_is_no_module_is_told_among_the_modules(modules, by_version):
+    """None keeps a name from being imported; a module can put any object in its own place."""
+    modules.update(blocked=None, proxy=object(), going=object())
+    names, unchanged = note(modules, by_version)
+    assert unchanged() and names.compare(modules, []) == []
+    del modules["going"]
+    modules.update(new=None, other=object(), proxy=object(), blocked=module("blocked"))
+    told = {row[3]: row[1] for row in names.compare(modules, [])}
+    assert told == {
+        "new": "created",
+        "other": "modified",
+        "proxy": "modified",
+        "blocked": "modified",
+        "going": "deleted",
+    }

@@ -129,6 +129,97 @@ def test_a_signal_that_waits_refuses_the_commit(options):
     assert tx.outcome.committed
 
 
+def test_a_signal_that_waited_waits_after_a_rollback(options, alone):
+    """Whether it came before or meanwhile, and also if the code took it."""
+
+    def check():
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGUSR2})
+        os.kill(os.getpid(), signal.SIGUSR1)
+        origin, sender = os.getpid(), os.fork()
+        if sender == 0:
+            signal.sigtimedwait((), 0.3)
+            os.kill(origin, signal.SIGUSR2)
+            os._exit(0)
+        with tentative.transaction(**options, timeout=20) as tx:
+            tx.rollback((signal.sigwait({signal.SIGUSR1}), signal.sigwait({signal.SIGUSR2})))
+        assert tx.outcome.value == (signal.SIGUSR1, signal.SIGUSR2), tx.outcome
+        assert signal.sigpending() == {signal.SIGUSR1, signal.SIGUSR2}
+        os.waitpid(sender, 0)
+
+    alone(check)
+
+
+def test_streams_and_pipes_block_as_before_after_a_rollback(options, alone):
+    def check():
+        numbers = [*os.pipe(), 1, 2]
+        first, second = socket.socketpair()
+        numbers += [first.fileno(), second.fileno()]
+        os.dup2(numbers[1], 1)
+        os.dup2(numbers[1], 2)
+        before = [os.get_blocking(number) for number in numbers]
+
+        def changes():
+            for number in numbers:
+                os.set_blocking(number, False)
+            raise KeyError
+
+        outcome = tentative.transaction(**options).run(changes)
+        assert isinstance(outcome.exception, KeyError), outcome.exception
+        assert [os.get_blocking(number) for number in numbers] == before == [True] * 6
+
+    alone(check)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: nobody else makes a pid namespace alone")
+def test_the_first_process_of_a_namespace_is_refused_by_name(everything):
+    program = (
+        "import tentative\ntry:\n tentative.run(int)\nexcept tentative.Unsupported as error:\n print(error)\n"
+        "print(tentative.transaction(without='files,kin,world').run(int).committed)"
+    )
+    first = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-c", program]
+    told = subprocess.run(first, stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout
+    assert "first of its pid namespace" in told and "--init" in told and told.endswith("True\n"), told
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: nobody else has the ids of another user")
+def test_who_has_the_ids_of_several_users_is_refused_by_name(memory, alone):
+    """He may not look at his own clone: nobody would answer what it asks for."""
+
+    def check():
+        os.seteuid(65534)
+        with pytest.raises(tentative.Unsupported, match="ids of several users"):
+            tentative.transaction(**memory).run(int)
+        os.seteuid(0)
+        assert tentative.transaction(**memory).run(int).committed
+
+    alone(check)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: nobody else has the ids of another user")
+def test_code_that_nobody_may_look_at_any_more_does_not_hang(memory, alone):
+    class Header(ctypes.Structure):
+        _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+    def without_power_to_look():
+        header, data = Header(0x2008_0522, 0), (ctypes.c_uint32 * 6)()
+        libc.capget(ctypes.byref(header), data)
+        for index in range(3):
+            data[index] &= ~(1 << 19)  # CAP_SYS_PTRACE
+        assert libc.capset(ctypes.byref(header), data) == 0
+
+    def check():
+        without_power_to_look()
+
+        def becomes_another():
+            os.seteuid(65534)
+
+        outcome = tentative.transaction(**memory, timeout=30).run(becomes_another)
+        assert "could not be handed over" in str(outcome.exception) and not outcome.committed, outcome
+        assert not outcome.changes.objects.known and os.geteuid() == 0
+
+    alone(check)
+
+
 def locked_for_others(path):
     """Whether another process can lock a file, by each kind of lock."""
     script = (

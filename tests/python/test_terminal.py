@@ -1,8 +1,9 @@
-"""A transaction at a terminal has its foreground from its first instruction on."""
+"""A transaction at a terminal has its foreground from its first instruction on, and its settings while it runs."""
 
 import os
 import pty
 import select
+import subprocess
 import sys
 import textwrap
 import time
@@ -49,3 +50,42 @@ def test_code_that_reads_at_once_is_not_stopped(chosen):
         if not ended:
             os.kill(pid, 9)
             os.waitpid(pid, 0)
+
+
+SETS = """
+    import os, sys, termios, tty
+    import tentative
+
+    options = eval(sys.argv[1])
+    before = termios.tcgetattr(0)
+
+    def changes(dies):
+        tty.setraw(0)
+        if dies:
+            os._exit(3)
+        raise KeyError
+
+    for dies, kind in ((False, KeyError), (True, tentative.Exited)):
+        outcome = tentative.transaction(**options).run(changes, dies)
+        assert isinstance(outcome.exception, kind), outcome
+        assert termios.tcgetattr(0) == before
+    assert tentative.transaction(**options).run(tty.setraw, 0).committed
+    assert termios.tcgetattr(0) != before
+"""
+
+
+@pytest.mark.parametrize("chosen", ({"without": ("files", "kin", "world")}, {}), ids=("memory", "all"))
+def test_settings_are_as_before_after_a_rollback(chosen):
+    controller, terminal = pty.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(SETS), repr(chosen)],
+            stdin=terminal,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(controller)
+        os.close(terminal)
+    assert done.returncode == 0, done.stderr

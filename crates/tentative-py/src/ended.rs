@@ -42,10 +42,16 @@ impl Ended {
 
 #[pymethods]
 impl Ended {
-    /// What the branch handed over; None if it did not end by itself.
+    /// What the branch handed over; None if it did not end by itself, or if that could not be fetched.
     #[getter]
-    fn payload<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        self.payload.as_ref().map(|bytes| PyBytes::new(py, bytes))
+    fn payload<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let copy = |bytes: &Vec<u8>| {
+            PyBytes::new_with(py, bytes.len(), |room| {
+                room.copy_from_slice(bytes);
+                Ok(())
+            })
+        };
+        self.payload.as_ref().map(copy).transpose()
     }
 
     /// Keeps the files as a pending transaction and returns its id; RuntimeError says why not.

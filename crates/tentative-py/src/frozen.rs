@@ -27,6 +27,12 @@ impl Frozen {
         into_python(py, frozen.commit())
     }
 
+    /// Sees that whoever has decided has left no threads running.
+    fn may_commit(&self, py: Python<'_>) -> PyResult<()> {
+        let frozen = self.inner.as_ref().ok_or_else(|| errors::finished(py))?;
+        frozen.may_commit().map_err(|refused| errors::commit_refused(py, &refused))
+    }
+
     /// What the branch did, names and memory excepted.
     fn report(&self, py: Python<'_>) -> PyResult<Report> {
         let frozen = self.inner.as_ref().ok_or_else(|| errors::finished(py))?;

@@ -7,7 +7,7 @@
 //! only by `old`, which checks that the object lives.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     ffi::CStr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -72,6 +72,8 @@ struct Libraries {
     /// `sys.modules` with the dictionary of each module, 0 for what is none; and the environment.
     modules: Items,
     dicts: Vec<usize>,
+    /// Name and address of the entries of `sys.modules` that are no modules.
+    others: BTreeMap<String, usize>,
     environ: Items,
     /// Where each module is among them, by its name's address.
     judged: HashMap<usize, usize>,
@@ -209,6 +211,17 @@ fn dicts(modules: &Bound<'_, PyDict>) -> Vec<usize> {
     found
 }
 
+/// The names and addresses of the entries of `sys.modules` that are no modules.
+fn others(modules: &Bound<'_, PyDict>) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    each_item(modules.as_ptr(), |name, entry| {
+        if namespace_of(entry).is_none() {
+            with_text(name, |name| found.insert(name.to_owned(), entry as usize));
+        }
+    });
+    found
+}
+
 /// The addresses of the modules' names, each with its place among them.
 fn numbered_names(modules: &Bound<'_, PyDict>) -> HashMap<usize, usize> {
     let mut found = HashMap::with_capacity(modules.len());
@@ -331,6 +344,7 @@ impl Libraries {
             judged: numbered_names(now.modules),
             modules: Items::of(now.modules, now.versions),
             dicts: dicts(now.modules),
+            others: others(now.modules),
             environ: Items::of(now.environ, now.versions),
             path: (0..now.path.len()).map(|index| entry(now.path, index)).collect(),
             environ_copy: now.environ.copy()?.unbind(),
@@ -473,8 +487,19 @@ impl Names {
         let mut before: HashMap<&str, Place<'_>> =
             modules_before.map(|place| (place.space.name.as_str(), place)).collect();
         let mut seen = HashSet::new();
+        let mut others_before = self.libraries.others.clone();
+        for (name, entry) in others(modules) {
+            match (before.remove(name.as_str()).is_some(), others_before.remove(&name)) {
+                (false, Some(address)) if address == entry => {}
+                (false, None) => rows.push(module_row(&name, c"created", py)?),
+                _ => rows.push(module_row(&name, c"modified", py)?),
+            }
+        }
         for (name, dict) in module_namespaces(modules) {
             match before.remove(name.as_str()) {
+                None if others_before.remove(&name).is_some() => {
+                    rows.push(module_row(&name, c"modified", py)?);
+                }
                 None => rows.push(module_row(&name, c"created", py)?),
                 Some(place) if place.space.dict != dict as usize => {
                     rows.push(module_row(&name, c"modified", py)?);
@@ -491,7 +516,8 @@ impl Names {
                 place.compare(py, dict, &mut rows)?;
             }
         }
-        let mut gone: Vec<&str> = before.into_keys().collect();
+        let mut gone: Vec<&str> =
+            before.into_keys().chain(others_before.keys().map(String::as_str)).collect();
         gone.sort_unstable();
         for name in gone {
             rows.push(module_row(name, c"deleted", py)?);

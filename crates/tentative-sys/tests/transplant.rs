@@ -16,6 +16,7 @@ const CASES: &[Case] = &[
     ("commit_brings_memory", commit_brings_memory),
     ("rollback_leaves_memory", rollback_leaves_memory),
     ("payload_crosses_a_rollback", payload_crosses_a_rollback),
+    ("a_payload_that_is_too_large_is_none", a_payload_that_is_too_large_is_none),
     ("large_mappings_arrive", large_mappings_arrive),
     ("mappings_go_and_change", mappings_go_and_change),
     ("descriptors_arrive", descriptors_arrive),
@@ -87,6 +88,16 @@ fn payload_crosses_a_rollback() {
     match begin(&Wishes::default()).expect("begin") {
         Begun::Inside(mut branch) => branch.rollback(&big),
         Begun::Ended(end) => assert_eq!(end.payload.as_deref(), Some(big.as_slice())),
+        Begun::Frozen(_) => panic!("frozen"),
+    }
+}
+
+fn a_payload_that_is_too_large_is_none() {
+    // Zeros that nobody has touched take no memory.
+    let huge = vec![0; (1 << 30) + 1];
+    match begin(&Wishes::default()).expect("begin") {
+        Begun::Inside(mut branch) => branch.rollback(&huge),
+        Begun::Ended(end) => assert_eq!((end.ending, end.payload), (Ending::Asked, None)),
         Begun::Frozen(_) => panic!("frozen"),
     }
 }

@@ -25,5 +25,5 @@ pub use handshake::{HANDSHAKE, ask_monitor, join_monitor};
 pub use identity::{FileIdentity, as_file_identity};
 pub use memory::{read_memory, write_memory};
 pub use signals::SignalQueue;
-pub use terminal::{become_foreground, foreground_group, ignore_children, reset_signals};
+pub use terminal::{Terminals, become_foreground, foreground_group, ignore_children, reset_signals};
 pub(crate) use terminal::{become_foreground_raw, foreground_group_raw};

@@ -1,4 +1,4 @@
-//! The terminal's foreground group, and signal dispositions of a fresh child.
+//! The terminal's foreground group and settings, and signal dispositions of a fresh child.
 //!
 //! Never waits: SIGTTOU is blocked while the foreground changes, so that a background caller is not stopped. What says
 //! raw neither allocates nor touches errno, for whoever shares or copies another process's memory.
@@ -43,6 +43,44 @@ pub(crate) fn become_foreground_raw(terminal: i32, group: i32) -> Result<(), Err
         unsafe { syscall(libc::SYS_ioctl, [terminal as usize, libc::TIOCSPGRP as usize, pointer, 0, 0, 0]) };
     set_mask(mask);
     done.map(drop)
+}
+
+/// `struct termios2`.
+type Settings = [u8; 44];
+
+/// The settings of terminals: whoever has one open has the same, so a rollback puts them back.
+#[derive(Debug, Default)]
+pub struct Terminals(Vec<(i32, Settings)>);
+
+impl Terminals {
+    /// Reads those of the terminals among some descriptors.
+    #[must_use]
+    pub fn capture(numbers: impl Iterator<Item = i32>) -> Terminals {
+        Terminals(numbers.filter_map(|number| Some((number, settings(number)?))).collect())
+    }
+
+    /// Puts them back where they are others now, also from the background.
+    pub fn restore(&self) {
+        for (number, before) in self.0.iter().filter(|(number, before)| settings(*number) != Some(*before)) {
+            let pointer = before.as_ptr() as usize;
+            let mask = block(1 << (libc::SIGTTOU - 1));
+            // SAFETY: the kernel reads one structure of the size that is in the call's number.
+            let _hung_up = unsafe {
+                syscall(libc::SYS_ioctl, [*number as usize, libc::TCSETS2 as usize, pointer, 0, 0, 0])
+            };
+            set_mask(mask);
+        }
+    }
+}
+
+/// The settings of a descriptor's terminal; none for what is no terminal.
+fn settings(number: i32) -> Option<Settings> {
+    let mut settings: Settings = [0; 44];
+    let pointer = settings.as_mut_ptr() as usize;
+    // SAFETY: the kernel writes one structure of the size that is in the call's number.
+    let read =
+        unsafe { syscall(libc::SYS_ioctl, [number as usize, libc::TCGETS2 as usize, pointer, 0, 0, 0]) };
+    read.is_ok().then_some(settings)
 }
 
 /// Puts every signal back to its default and blocks none: for a child that is about to execute a program or that

@@ -172,6 +172,22 @@ fn about_self(call: i64, arguments: [usize; 3]) -> raw::Answer {
     unsafe { raw::syscall(call, [a, b, c, 0, 0, 0]) }
 }
 
+/// Whether the calling process may look at the memory of its own clone: the kernel asks that its effective ids are all the
+/// ids that the clone has (ptrace(2)), or for the power to look at any.
+pub(crate) fn may_look_at_clone() -> bool {
+    const SYS_PTRACE: u32 = 1 << 19;
+    let one = |call: i64| {
+        let mut ids = [0u32; 3];
+        let [real, effective, saved] = &mut ids;
+        let pointers = [real, effective, saved].map(|id| core::ptr::from_mut(id) as usize);
+        // SAFETY: the kernel writes a word each.
+        let _cannot_fail = unsafe { raw::syscall(call, [pointers[0], pointers[1], pointers[2], 0, 0, 0]) };
+        ids[0] == ids[1] && ids[1] == ids[2]
+    };
+    one(libc::SYS_getresuid) && one(libc::SYS_getresgid)
+        || Powers::of_caller().capabilities[0] & SYS_PTRACE != 0
+}
+
 /// Whether others of the same user may look at the calling process's memory.
 pub(crate) fn dumpable() -> usize {
     prctl(libc::PR_GET_DUMPABLE, 0).unwrap_or(1)

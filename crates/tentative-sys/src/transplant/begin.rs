@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     arch, crash,
-    process::state::{dumpable, set_dumpable, subreaper},
+    process::state::{dumpable, may_look_at_clone, set_dumpable, subreaper},
     raw,
     threads::state::{action, set_mask, timer},
 };
@@ -31,6 +31,9 @@ pub(super) fn check_host() -> Result<(), BeginError> {
     }
     if raw::getpid() != raw::gettid() {
         return refuse(BeginStep::MainThread, 0);
+    }
+    if !may_look_at_clone() {
+        return refuse(BeginStep::Ids, 0);
     }
     match super::maps_of::first_open() {
         Ok(None) => Ok(()),
@@ -262,8 +265,8 @@ pub(super) fn failure(area: &Area) -> BeginError {
 pub(super) fn ended(area: &Area) -> Ended {
     // SAFETY: the area is mapped, and the origin is back on its own stack.
     let origin = unsafe { &(*area.pointer()).origin };
-    let asked = origin.ending == Ending::Asked;
-    Ended { ending: origin.ending, payload: asked.then(|| wait::take_payload(origin)) }
+    let payload = if origin.ending == Ending::Asked { wait::take_payload(origin) } else { None };
+    Ended { ending: origin.ending, payload }
 }
 
 /// The origin on its private stack again, told to commit the frozen branch.

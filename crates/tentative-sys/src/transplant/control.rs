@@ -256,6 +256,10 @@ pub(crate) struct Origin {
     pub(crate) ending: Ending,
     pub(crate) payload: usize,
     pub(crate) payload_len: usize,
+    /// Whether there was one that could not be fetched.
+    pub(crate) payload_lost: bool,
+    /// Signals that the program blocks and that came for it meanwhile.
+    pub(crate) blocked_signals: u64,
     pub(crate) resumption: Context,
     /// Addresses between which the tables of entries hold both page maps.
     pub(crate) window: [usize; 2],

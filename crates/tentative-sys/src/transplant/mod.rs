@@ -106,6 +106,8 @@ pub enum BeginStep {
     Threads,
     /// The caller is not the main thread.
     MainThread,
+    /// The caller may not look at its own clone: its ids are not one user's.
+    Ids,
     /// A writable shared mapping exists; the subject is its address.
     SharedMapping,
     /// A shared mapping that can be made writable exists; the subject is its address.
@@ -161,7 +163,7 @@ pub struct Frozen {
 pub struct Ended {
     /// How the branch ended.
     pub ending: Ending,
-    /// What it wanted to hand over.
+    /// What it wanted to hand over; none if it asked for nothing, or if that could not be fetched.
     pub payload: Option<Vec<u8>>,
 }
 

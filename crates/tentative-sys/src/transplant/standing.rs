@@ -93,11 +93,14 @@ pub(super) fn check(control: &mut Control) -> Result<(), Refusal> {
 
 /// What came for the branch while it was stopped comes for the origin instead.
 pub(super) fn raise_missed(control: &Control) {
+    raise(control.origin.missed_signals);
+}
+
+/// Raises each signal of a set.
+pub(super) fn raise(signals: u64) {
     let own = raw::getpid().unwrap_or(0);
-    for signal in 1..=64 {
-        if control.origin.missed_signals & bit(signal) != 0 {
-            let _own = raw::kill(own, signal as usize);
-        }
+    for signal in (1..=64).filter(|signal| signals & bit(*signal) != 0) {
+        let _own = raw::kill(own, signal as usize);
     }
 }
 

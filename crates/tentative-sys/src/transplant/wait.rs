@@ -202,6 +202,7 @@ fn take_signals(control: &mut Control) {
         if signal == libc::SIGCHLD as usize {
             look_at_branch(control);
         } else {
+            control.origin.blocked_signals |= (1 << (signal - 1)) & control.plan.saved_mask;
             let _gone_if_failed = raw::pidfd_send_signal(control.origin.pidfd as usize, signal, 0, 0);
         }
     }
@@ -215,6 +216,13 @@ fn look_at_branch(control: &mut Control) {
     }
     match read_request(control) {
         Ok(()) if control.origin.request.kind != ask::NOTHING => serve(control),
+        // Another user by now, at whom the origin may not look: nobody would ever answer what it asks for.
+        Err(Errno::PERM) if info.status == libc::SIGSTOP => {
+            end_branch(control);
+            control.origin.payload_lost = true;
+            control.origin.ending = Ending::Asked;
+            arrive(control, arrival::ENDED)
+        }
         _ => mirror_stop(control),
     }
 }
@@ -321,7 +329,11 @@ const MAX_PAYLOAD: usize = 1 << 30;
 fn fetch_payload(control: &mut Control) {
     let (remote, length) = (control.origin.request.payload, control.origin.request.payload_len);
     control.origin.payload_len = 0;
-    if length == 0 || length > MAX_PAYLOAD {
+    if length == 0 {
+        return;
+    }
+    control.origin.payload_lost = true;
+    if length > MAX_PAYLOAD {
         return;
     }
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -333,23 +345,29 @@ fn fetch_payload(control: &mut Control) {
     let got = fetch::read_memory(control.origin.branch, local, remote, length);
     control.origin.payload = local;
     control.origin.payload_len = if got == Ok(length) { length } else { 0 };
-    if control.origin.payload_len == 0 {
+    control.origin.payload_lost = control.origin.payload_len == 0;
+    if control.origin.payload_lost {
         // SAFETY: the mapping just made.
         let _own = unsafe { raw::munmap(local, length) };
     }
 }
 
-/// Moves the fetched payload into a vector; called after the wait, on the origin's own stack.
-pub(super) fn take_payload(origin: &Origin) -> Vec<u8> {
-    if origin.payload_len == 0 {
-        return Vec::new();
+/// Moves the fetched payload into a vector, if there is memory for that; called after the wait, on the origin's own stack.
+pub(super) fn take_payload(origin: &Origin) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if origin.payload_lost || origin.payload_len == 0 {
+        return (!origin.payload_lost).then_some(bytes);
     }
     let pointer = core::ptr::with_exposed_provenance::<u8>(origin.payload);
     // SAFETY: `fetch_payload` mapped and filled this many bytes, and nothing else refers to them.
-    let bytes = unsafe { core::slice::from_raw_parts(pointer, origin.payload_len) }.to_vec();
+    let fetched = unsafe { core::slice::from_raw_parts(pointer, origin.payload_len) };
+    let room = bytes.try_reserve_exact(fetched.len());
+    if room.is_ok() {
+        bytes.extend_from_slice(fetched);
+    }
     // SAFETY: the copy is made, the mapping is this function's to drop.
     let _own = unsafe { raw::munmap(origin.payload, origin.payload_len) };
-    bytes
+    room.is_ok().then_some(bytes)
 }
 
 /// Kills the branch and reaps it.
@@ -409,6 +427,8 @@ pub(super) fn arrive(control: &mut Control, value: u64) -> ! {
     }
     restore_child_signals(control);
     raise_missed_child_signal();
+    // Whatever the branch did about them is taken back: they wait for the program as before.
+    super::standing::raise(control.origin.blocked_signals);
     set_mask(control.plan.saved_mask);
     // SAFETY: the context was saved by `begin` or by the last call on the frozen handle, whose frames are intact.
     unsafe { arch::resume(resumption(control), value) }

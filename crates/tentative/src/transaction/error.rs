@@ -97,6 +97,9 @@ pub enum BeginError {
     /// Not the main thread.
     #[error("only the main thread can begin a transaction")]
     NotMainThread,
+    /// Real, effective and saved ids differ.
+    #[error("the process has the ids of several users, so that it may not look at a clone of itself")]
+    Ids,
     /// A shared writable mapping.
     #[error("the memory at {address:#x} is shared and writable, so what a branch writes there would escape")]
     SharedMapping {
@@ -111,6 +114,9 @@ pub enum BeginError {
         /// Where it begins.
         address: usize,
     },
+    /// The process's number is taken in every sandbox.
+    #[error("the process is the first of its pid namespace, and so is a sandbox's own init of its")]
+    First,
     /// A step of the kernel's.
     #[error("the kernel refused to {}: {errno}", step_name(*step))]
     Kernel {
@@ -126,6 +132,7 @@ const fn step_name(step: BeginStep) -> &'static str {
         BeginStep::Control => "map the control area",
         BeginStep::Threads => "list the threads",
         BeginStep::MainThread => "name the thread",
+        BeginStep::Ids => "look at the clone",
         BeginStep::SharedMapping | BeginStep::SharedMappingToBe => "list the mappings",
         BeginStep::Namespaces => "enter the sandbox",
         BeginStep::Clone => "clone the process",
@@ -144,7 +151,10 @@ impl BeginError {
             BeginError::SharedMapping { .. }
             | BeginError::SharedMappingToBe { .. }
             | BeginError::Kernel { .. } => Layer::Memory,
-            BeginError::NoExecutable | BeginError::Monitor { .. } | BeginError::Session { .. } => Layer::Kin,
+            BeginError::NoExecutable
+            | BeginError::Monitor { .. }
+            | BeginError::Session { .. }
+            | BeginError::First => Layer::Kin,
             _ => Layer::Process,
         }
     }
@@ -187,10 +197,19 @@ impl BeginError {
                     .to_owned()
             }
             BeginError::Sandbox { remedy, .. } => remedy.clone(),
+            BeginError::First => {
+                "start it below an init (docker run --init), or go without the layers that need a sandbox: \
+                 without={\"files\", \"kin\", \"world\"}"
+                    .to_owned()
+            }
             BeginError::Threads { .. } => {
                 "end the other threads first (join them, shut executors down)".to_owned()
             }
             BeginError::NotMainThread => "call it from the main thread".to_owned(),
+            BeginError::Ids => {
+                "begin it as one user, before or after os.seteuid and os.setegid, or change all ids"
+                    .to_owned()
+            }
             BeginError::SharedMapping { .. } => {
                 "unmap it first (multiprocessing.shared_memory, mmap with MAP_SHARED, SQLite in WAL mode)"
                     .to_owned()
@@ -211,6 +230,8 @@ impl BeginError {
         match error.step {
             BeginStep::Threads if error.subject != 0 => BeginError::Threads { threads: error.subject },
             BeginStep::MainThread => BeginError::NotMainThread,
+            BeginStep::Ids => BeginError::Ids,
+            BeginStep::Clone if error.errno == rustix::io::Errno::EXIST => BeginError::First,
             BeginStep::SharedMapping if error.subject != 0 => {
                 BeginError::SharedMapping { address: error.subject }
             }
@@ -236,6 +257,9 @@ pub enum Refusal {
         /// How many, the committing one included.
         threads: usize,
     },
+    /// Other threads of the origin run, whose code has run while the branch was frozen.
+    #[error("the function that decided has left threads running; join them before it returns")]
+    OriginThreads,
     /// A child of the branch runs or was not waited for.
     #[error("child process {pid} runs or was not waited for; wait for it before the commit")]
     Children {

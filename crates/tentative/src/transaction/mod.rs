@@ -30,8 +30,9 @@ use own::Own;
 pub use report::{Cause, MemoryChanges, Report};
 pub use tentative_sys::transplant::{Departed, Elsewhere, Identity, Place};
 use tentative_sys::{
-    kin::Namespaces,
+    kin::{Namespaces, Terminals},
     process::offsets::Offsets,
+    threads::quiesce::quiesce,
     transplant::{self, Entry, Wishes},
 };
 
@@ -157,6 +158,7 @@ pub struct Committed {
 #[derive(Debug)]
 struct Afterwards {
     offsets: Offsets,
+    terminals: Terminals,
     session: Option<Session>,
     capture: Option<Capture>,
     /// Descriptors of the branch's copies of deleted files.
@@ -186,7 +188,8 @@ fn try_to_begin(options: &Options) -> Result<Begun, BeginError> {
     let open = program_descriptors()?;
     let mut before = Attributes::with_descriptors(open.clone());
     let directory = named_directory(asked.is_some())?;
-    let offsets = Offsets::capture(open.iter().map(|(number, _)| *number));
+    let numbers = || open.iter().map(|(number, _)| *number);
+    let (offsets, terminals) = (Offsets::capture(numbers()), Terminals::capture(numbers()));
     let mut session = asked.map(Asked::session).transpose()?;
     let captured = matches!(options.output, Output::Hold | Output::Capture);
     let streams = shown::streams(&open, captured);
@@ -230,6 +233,7 @@ fn try_to_begin(options: &Options) -> Result<Begun, BeginError> {
     };
     let after = Afterwards {
         offsets,
+        terminals,
         output: options.output,
         containment: containment_of(options, session.as_ref()),
         started: Instant::now(),
@@ -383,7 +387,20 @@ impl Branch {
 }
 
 impl Frozen {
-    /// Commits; returns only when that is refused and the branch has gone on to something else.
+    /// Sees that no other thread runs in the origin, whose code has run meanwhile: a commit would take its memory from
+    /// under it, and the wait for a branch that goes on would not see what it asks for. Pools that fork handlers end are ended.
+    ///
+    /// # Errors
+    /// Other threads run; the branch can be rolled back only.
+    pub fn may_commit(&self) -> Result<(), CommitRefused> {
+        match quiesce() {
+            Ok(1) => Ok(()),
+            _ => Err(CommitRefused { reasons: vec![Refusal::OriginThreads] }),
+        }
+    }
+
+    /// Commits; returns only when that is refused and the branch has gone on to something else. The caller is the only
+    /// thread, see [`Frozen::may_commit`].
     #[must_use]
     pub fn commit(self) -> Begun {
         match self.inner.commit() {
@@ -472,6 +489,7 @@ impl Afterwards {
 
     fn ended(self, ended: transplant::Ended) -> Ended {
         self.offsets.restore();
+        self.terminals.restore();
         Ended {
             cause: Cause::of(ended.ending),
             payload: ended.payload,
