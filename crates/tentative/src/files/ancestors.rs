@@ -6,12 +6,20 @@
 //! belong to the user; where he may not write outside they lose the write bit, so that he may not inside either.
 
 use std::{
+    ffi::OsStr,
     fs, io,
-    os::unix::fs::MetadataExt as _,
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    },
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::{
+    fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, accessat, openat, statat},
+    path::Arg,
+};
 
 use crate::{
     files::plan::{Ancestor, Privilege},
@@ -22,6 +30,8 @@ use crate::{
 const LEVELS: usize = 3;
 /// How many are looked at in one cover before looking stops: a bound on the time a begin takes.
 const LOOKED_AT: usize = 2_000;
+/// Bytes of a directory's entries that are read at a time: most are read at once.
+const ENTRIES: usize = 8 << 10;
 
 /// The mode that a directory made beforehand gets: for an ordinary user, who owns it, his own bits are what he may do
 /// outside.
@@ -45,7 +55,7 @@ pub(super) fn has_no_use(directory: &Path, metadata: &fs::Metadata) -> bool {
     }
     let user = User::own();
     metadata.uid() != user.uid
-        && !(user.could_write(metadata) && may(Access::WRITE_OK))
+        && !(user.could_write(metadata.uid(), metadata.mode()) && may(Access::WRITE_OK))
         && fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
 }
 
@@ -83,7 +93,7 @@ pub(super) fn for_user(root: &Path, named: &[PathBuf]) -> Vec<Ancestor> {
     }
     // An unreadable directory ends the look at it, not the begin: nobody can write below what he cannot look up by name
     // here either.
-    let _ = search.look_below(root, LEVELS);
+    let _ = open(CWD, root).is_ok_and(|opened| search.look_below(opened.as_fd(), root, LEVELS).is_ok());
     // A directory of his own between two foreign ones has to be there as well.
     let between: Vec<PathBuf> =
         search.found.iter().flat_map(|path| path.ancestors().skip(1)).map(PathBuf::from).collect();
@@ -108,37 +118,48 @@ struct Search {
 impl Search {
     /// Notes the directory if its owner or group is not the user's own, so that the kernel could not copy it up.
     fn note_if_foreign(&mut self, directory: &Path) -> bool {
-        let foreign =
-            fs::symlink_metadata(directory).is_ok_and(|found| found.is_dir() && self.user.is_foreign(&found));
+        let foreign = fs::symlink_metadata(directory)
+            .is_ok_and(|found| found.is_dir() && self.user.is_foreign(found.uid(), found.gid()));
         if foreign {
             self.found.push(directory.to_owned());
         }
         foreign
     }
 
-    /// Says whether anything below is the user's or writable, noting the foreign directories that lead there.
-    fn look_below(&mut self, directory: &Path, levels: usize) -> io::Result<bool> {
+    /// Says whether anything below is the user's or writable, noting the foreign directories that lead there. It is what
+    /// a begin takes longest for, so that names are looked up from where they are and paths are made only of what is found.
+    fn look_below(&mut self, directory: BorrowedFd<'_>, path: &Path, levels: usize) -> io::Result<bool> {
         let mut wanted = false;
-        for entry in fs::read_dir(directory)? {
+        let mut buffer = [MaybeUninit::<u8>::uninit(); ENTRIES];
+        let mut entries = RawDir::new(directory, &mut buffer);
+        while let Some(entry) = entries.next() {
             let entry = entry?;
-            if !entry.file_type()?.is_dir() {
+            let name = entry.file_name();
+            let may_be_one = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
+            if !may_be_one || name == c"." || name == c".." {
+                continue;
+            }
+            // What is gone by now is no reason not to look at the others.
+            let Ok(there) = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            if FileType::from_raw_mode(there.st_mode) != FileType::Directory {
                 continue;
             }
             if self.budget == 0 {
                 return Ok(wanted);
             }
             self.budget -= 1;
-            let path = entry.path();
-            let metadata = entry.metadata()?;
-            if !self.user.is_foreign(&metadata) {
+            if !self.user.is_foreign(there.st_uid, there.st_gid) {
                 wanted = true;
                 continue;
             }
+            let below = || path.join(OsStr::from_bytes(name.to_bytes()));
             let leads = levels > 1
-                && has_directories(&metadata)
-                && self.look_below(&path, levels - 1).unwrap_or(false);
-            if leads || (self.user.could_write(&metadata) && may_write(&path)) {
-                self.found.push(path);
+                && has_directories(&there)
+                && open(directory, name)
+                    .is_ok_and(|inner| self.look_below(inner.as_fd(), &below(), levels - 1).unwrap_or(false));
+            let writable = || self.user.could_write(there.st_uid, there.st_mode) && may_write(&below());
+            if leads || writable() {
+                self.found.push(below());
                 wanted = true;
             }
         }
@@ -146,9 +167,14 @@ impl Search {
     }
 }
 
+fn open(directory: BorrowedFd<'_>, name: impl Arg) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(directory, name, flags, Mode::empty())
+}
+
 /// A directory with two names (its own and `.`) has none below it, where the file system counts them; others say 1.
-fn has_directories(metadata: &fs::Metadata) -> bool {
-    metadata.nlink() != 2
+fn has_directories(there: &Stat) -> bool {
+    there.st_nlink != 2
 }
 
 struct User {
@@ -161,13 +187,80 @@ impl User {
         User { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
     }
 
-    fn is_foreign(&self, metadata: &fs::Metadata) -> bool {
-        metadata.uid() != self.uid || metadata.gid() != self.gid
+    fn is_foreign(&self, uid: u32, gid: u32) -> bool {
+        uid != self.uid || gid != self.gid
     }
 
     /// Whether it is worth asking the kernel: without a write bit for group or others nobody but the owner may write,
     /// since the group's bits bound what an access list can give.
-    fn could_write(&self, metadata: &fs::Metadata) -> bool {
-        metadata.uid() == self.uid || metadata.mode() & 0o022 != 0
+    fn could_write(&self, uid: u32, mode: u32) -> bool {
+        uid == self.uid || mode & 0o022 != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn made(root: &Path, path: &str, mode: u32) {
+        fs::create_dir_all(root.join(path)).unwrap();
+        fs::set_permissions(root.join(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// What somebody finds who owns nothing there.
+    fn found(root: &Path, budget: usize) -> (bool, Vec<String>) {
+        let nobody = User { uid: u32::MAX - 1, gid: u32::MAX - 1 };
+        let mut search = Search { found: Vec::new(), budget, user: nobody };
+        let wanted = search.look_below(open(CWD, root).unwrap().as_fd(), root, LEVELS).unwrap();
+        let below = |path: &PathBuf| path.strip_prefix(root).unwrap().display().to_string();
+        let mut found: Vec<String> = search.found.iter().map(below).collect();
+        found.sort();
+        (wanted, found)
+    }
+
+    #[test]
+    fn what_is_writable_is_found_with_what_leads_there() {
+        let place = tempfile::tempdir().unwrap();
+        for (path, mode) in [
+            ("one/two/three", 0o777),
+            ("one/other", 0o755),
+            ("deep/1/2", 0o755),
+            ("deep/1/2/3", 0o777),
+            ("shared", 0o1777),
+            ("closed", 0o755),
+        ] {
+            made(place.path(), path, mode);
+        }
+        fs::write(place.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink("shared", place.path().join("link")).unwrap();
+        let expected = ["one", "one/two", "one/two/three", "shared"].map(str::to_owned).to_vec();
+        assert_eq!(found(place.path(), LOOKED_AT), (true, expected));
+        assert_eq!(found(&place.path().join("closed"), LOOKED_AT), (false, Vec::new()));
+    }
+
+    #[test]
+    fn a_directory_of_many_names_is_read_to_its_end() {
+        let place = tempfile::tempdir().unwrap();
+        for number in 0..1_000 {
+            fs::write(place.path().join(format!("{number:0>60}")), "").unwrap();
+        }
+        for number in 0..20 {
+            made(place.path(), &format!("shared-{number}"), 0o777);
+        }
+        assert_eq!(found(place.path(), LOOKED_AT).1.len(), 20);
+        assert_eq!(found(place.path(), 5).1.len(), 5);
+        assert_eq!(found(place.path(), 0), (false, Vec::new()));
+    }
+
+    #[test]
+    fn ones_own_is_wanted_and_not_noted() {
+        let place = tempfile::tempdir().unwrap();
+        made(place.path(), "mine/below", 0o755);
+        let mut search = Search { found: Vec::new(), budget: LOOKED_AT, user: User::own() };
+        let opened = open(CWD, place.path()).unwrap();
+        assert!(search.look_below(opened.as_fd(), place.path(), LEVELS).unwrap());
+        assert_eq!(search.found, Vec::<PathBuf>::new());
     }
 }

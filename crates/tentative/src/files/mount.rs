@@ -113,7 +113,7 @@ impl Plan {
     fn mount_one(&self, cover: &Cover, new_root: &Path) -> Result<(), MountError> {
         let bind = |source| MountError::Bind { path: cover.path.clone(), source };
         let made = match &cover.kind {
-            CoverKind::Overlay { lower, upper, work, .. } => match overlay(cover, lower, upper, work) {
+            CoverKind::Overlay { lower, upper, work, .. } => match self.overlay(cover, lower, upper, work) {
                 // Removed by somebody since the plan was made: there is nothing to cover.
                 Err(_) if fs::symlink_metadata(&cover.path).is_err() => return Ok(()),
                 result => result?,
@@ -135,6 +135,27 @@ impl Plan {
             Err(error) if draft::was_removed(&error.into(), &cover.path) => Ok(()),
             result => result.map_err(|source| MountError::Attach { path: point, source }),
         }
+    }
+
+    fn overlay(&self, cover: &Cover, lower: &Path, upper: &Path, work: &Path) -> Result<OwnedFd, MountError> {
+        // Without an index a hard link that is copied up loses its other names. The kernel lets nobody in a user namespace
+        // have one, and says so in its log for each overlay that asks: there `links` keeps the names together.
+        let index = self.privilege == Privilege::Root;
+        let context = match configured(cover, lower, upper, work, index) {
+            // The file systems below cannot keep one, where the kernel does not just go without.
+            Err(MountError::Create { .. } | MountError::Option { option: "index", .. }) if index => {
+                configured(cover, lower, upper, work, false)?
+            }
+            result => result?,
+        };
+        // Reading inside must not change the upper files: see `identity` for what their time of access tells.
+        let mut attributes = MountAttrFlags::MOUNT_ATTR_NOATIME;
+        attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, cover.no_suid);
+        // Root's overlays would open the devices themselves; those that the sandbox has are in its `/dev`.
+        attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
+        attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, cover.no_exec);
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+            .map_err(|source| MountError::Create { path: cover.path.clone(), source })
     }
 
     fn read_only(&self, cover: &Cover, point: &Path) -> Result<OwnedFd, Errno> {
@@ -161,25 +182,6 @@ fn below(new_root: &Path, path: &Path) -> PathBuf {
     new_root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-fn overlay(cover: &Cover, lower: &Path, upper: &Path, work: &Path) -> Result<OwnedFd, MountError> {
-    // Without an index a hard link that is copied up loses its other names. Where the file systems below cannot keep
-    // one the kernel refuses or ignores it.
-    let context = match configured(cover, lower, upper, work, true) {
-        Err(MountError::Create { .. } | MountError::Option { option: "index", .. }) => {
-            configured(cover, lower, upper, work, false)?
-        }
-        result => result?,
-    };
-    // Reading inside must not change the upper files: see `identity` for what their time of access tells.
-    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOATIME;
-    attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, cover.no_suid);
-    // Root's overlays would open the devices themselves; those that the sandbox has are in its `/dev`.
-    attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
-    attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, cover.no_exec);
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-        .map_err(|source| MountError::Create { path: cover.path.clone(), source })
-}
-
 fn configured(
     cover: &Cover,
     lower: &Path,
@@ -200,9 +202,8 @@ fn configured(
     fsconfig_set_string(&context, "workdir", work).map_err(failed("workdir"))?;
     fsconfig_set_flag(&context, "userxattr").map_err(failed("userxattr"))?;
     fsconfig_set_flag(&context, "volatile").map_err(failed("volatile"))?;
-    if index {
-        fsconfig_set_string(&context, "index", "on").map_err(failed("index"))?;
-    }
+    // In so many words, since kernels differ in what they do unasked.
+    fsconfig_set_string(&context, "index", if index { "on" } else { "off" }).map_err(failed("index"))?;
     fsconfig_create(&context).map_err(|source| MountError::Create { path: cover.path.clone(), source })?;
     Ok(context)
 }
