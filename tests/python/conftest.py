@@ -23,7 +23,8 @@ def memory():
 def store(tmp_path_factory):
     """A store of the tests' own, and a keeper that is already running when descriptors are counted.
 
-    What tests have kept is rolled back at the end: it has places on other file systems as well.
+    What tests have kept is rolled back at the end, and what they have killed is recovered: it has places on other file
+    systems as well.
     """
     home = tmp_path_factory.mktemp("store")
     os.environ["TENTATIVE_HOME"] = str(home)
@@ -32,6 +33,7 @@ def store(tmp_path_factory):
     executable = Path(sys.executable).with_name("tentative")
     for kept in home.glob("*/record.json"):
         subprocess.run([executable, "rollback", kept.parent.name], stderr=subprocess.DEVNULL)
+    subprocess.run([executable, "recover"], stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture
