@@ -1,8 +1,10 @@
 """What a commit takes over of a process among others, what it refuses by name, and that neither is silent."""
 
+import contextlib
 import ctypes
 import fcntl
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -166,6 +168,27 @@ def test_streams_and_pipes_block_as_before_after_a_rollback(options, alone):
         outcome = tentative.transaction(**options).run(changes)
         assert isinstance(outcome.exception, KeyError), outcome.exception
         assert [os.get_blocking(number) for number in numbers] == before == [True] * 6
+
+    alone(check)
+
+
+def test_the_limit_on_descriptors_is_named(options, alone):
+    def check():
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+        taken = []
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        said = []
+        while not said or said[-1] is not None:
+            try:
+                said.append(tentative.transaction(**options).run(int).exception)
+            except tentative.Unsupported as error:
+                assert "ulimit -n" in str(error) and str(error).count("os error") == 1, error
+                said.append(error)
+                os.close(taken.pop())
+        assert 1 < len(said) < 16, said
 
     alone(check)
 

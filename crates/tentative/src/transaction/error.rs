@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::io::Errno;
 use tentative_sys::{
     process::descriptors::Inherited,
     transplant::{self, BeginStep, Elsewhere, Identity, Step},
@@ -37,7 +38,7 @@ pub enum BeginError {
         number: i32,
         /// Why.
         #[source]
-        source: rustix::io::Errno,
+        source: Errno,
     },
     /// A deleted file could not be copied.
     #[error("descriptor {number} is a deleted file, and there is no copy of it to be had: {errno}")]
@@ -45,7 +46,7 @@ pub enum BeginError {
         /// Its number.
         number: i32,
         /// What the kernel said.
-        errno: rustix::io::Errno,
+        errno: Errno,
     },
     /// A descriptor could not be opened again inside.
     #[error("descriptor {number} cannot be opened again in the sandbox: {}", reopening(*errno))]
@@ -53,7 +54,7 @@ pub enum BeginError {
         /// Its number.
         number: i32,
         /// What the kernel said; `ESTALE` when its path names another file now.
-        errno: rustix::io::Errno,
+        errno: Errno,
     },
     /// The working directory is gone.
     #[error("the working directory cannot be named")]
@@ -62,18 +63,18 @@ pub enum BeginError {
     #[error("the executable 'tentative', which serves as the monitor, is not on the search path")]
     NoExecutable,
     /// The monitor could not be started or talked to.
-    #[error("cannot start the monitor {}: {source}", executable.display())]
+    #[error("cannot start the monitor {}", executable.display())]
     Monitor {
         /// Its executable.
         executable: PathBuf,
         /// Why.
-        source: rustix::io::Errno,
+        source: Errno,
     },
     /// The session died before the branch began.
-    #[error("the monitor died before the transaction began: {source}")]
+    #[error("the monitor died before the transaction began")]
     Session {
         /// What the socket said.
-        source: rustix::io::Errno,
+        source: Errno,
     },
     /// The sandbox is not to be had.
     #[error("{reason}")]
@@ -87,7 +88,7 @@ pub enum BeginError {
     },
     /// No memory for captured output.
     #[error("cannot make room for the captured output: {0}")]
-    Output(rustix::io::Errno),
+    Output(Errno),
     /// Other threads run.
     #[error("the process has {threads} threads; a transaction needs it to have one")]
     Threads {
@@ -123,7 +124,7 @@ pub enum BeginError {
         /// The step.
         step: BeginStep,
         /// What it said.
-        errno: rustix::io::Errno,
+        errno: Errno,
     },
 }
 
@@ -162,21 +163,30 @@ impl BeginError {
     /// Whether the host had no memory left for it.
     #[must_use]
     pub fn is_for_memory(&self) -> bool {
-        const NONE: rustix::io::Errno = rustix::io::Errno::NOMEM;
-        let is_none = |error: &io::Error| error.raw_os_error() == Some(NONE.raw_os_error());
+        self.said() == Some(Errno::NOMEM)
+    }
+
+    /// What the kernel said, if it was asked.
+    fn said(&self) -> Option<Errno> {
         match self {
-            BeginError::Kernel { errno, .. } | BeginError::Output(errno) => *errno == NONE,
+            BeginError::Copy { errno, .. }
+            | BeginError::Reopen { errno, .. }
+            | BeginError::Kernel { errno, .. }
+            | BeginError::Output(errno) => Some(*errno),
             BeginError::Inspect { source, .. }
             | BeginError::Monitor { source, .. }
-            | BeginError::Session { source } => *source == NONE,
-            BeginError::ListDescriptors(error) | BeginError::Directory(error) => is_none(error),
-            _ => false,
+            | BeginError::Session { source } => Some(*source),
+            BeginError::ListDescriptors(error) | BeginError::Directory(error) => Errno::from_io_error(error),
+            _ => None,
         }
     }
 
     /// What to do about it.
     #[must_use]
     pub fn remedy(&self) -> String {
+        if self.said() == Some(Errno::MFILE) {
+            return "close some descriptors, or raise the limit on them (ulimit -n)".to_owned();
+        }
         match self {
             BeginError::Descriptor { number, .. } => {
                 format!("close descriptor {number} before the transaction, or open it inside")
@@ -231,7 +241,7 @@ impl BeginError {
             BeginStep::Threads if error.subject != 0 => BeginError::Threads { threads: error.subject },
             BeginStep::MainThread => BeginError::NotMainThread,
             BeginStep::Ids => BeginError::Ids,
-            BeginStep::Clone if error.errno == rustix::io::Errno::EXIST => BeginError::First,
+            BeginStep::Clone if error.errno == Errno::EXIST => BeginError::First,
             BeginStep::SharedMapping if error.subject != 0 => {
                 BeginError::SharedMapping { address: error.subject }
             }
@@ -290,7 +300,7 @@ pub enum Refusal {
         /// Its number.
         number: usize,
         /// What the kernel said.
-        errno: rustix::io::Errno,
+        errno: Errno,
     },
     /// A lock on a file that the origin cannot take.
     #[error(
@@ -304,7 +314,7 @@ pub enum Refusal {
         /// Its file, where it has a name.
         path: Option<PathBuf>,
         /// What the kernel said.
-        errno: rustix::io::Errno,
+        errno: Errno,
     },
     /// A descriptor of the branch's at a number that the transaction itself uses in the origin.
     #[error(
@@ -326,11 +336,11 @@ pub enum Refusal {
         /// Its number.
         number: usize,
         /// What the kernel said.
-        errno: rustix::io::Errno,
+        errno: Errno,
     },
     /// The working directory cannot be reached.
     #[error("the working directory cannot be reached outside: {0}")]
-    Directory(rustix::io::Errno),
+    Directory(Errno),
     /// More mappings than the kernel allows.
     #[error("the commit needs {0} mappings, more than vm.max_map_count allows")]
     Budget(usize),
@@ -342,7 +352,7 @@ pub enum Refusal {
         /// Address.
         subject: usize,
         /// What the kernel said.
-        errno: rustix::io::Errno,
+        errno: Errno,
     },
     /// Others changed what it would change.
     #[error("{0}")]
@@ -355,7 +365,7 @@ pub enum Refusal {
     Files(String),
     /// The monitor is gone.
     #[error("the monitor is gone: {0}")]
-    MonitorLost(rustix::io::Errno),
+    MonitorLost(Errno),
 }
 
 /// A refused commit; the branch goes on.
@@ -387,8 +397,8 @@ impl From<transplant::Refused> for CommitRefused {
         let subject = refused.refusal.subject;
         // Some steps refuse by themselves, without the kernel.
         let errno = match refused.refusal.errno {
-            0 => rustix::io::Errno::NOTSUP,
-            errno => rustix::io::Errno::from_raw_os_error(errno),
+            0 => Errno::NOTSUP,
+            errno => Errno::from_raw_os_error(errno),
         };
         let reasons = match refused.refusal.step {
             Step::Threads => vec![Refusal::Threads { threads: subject }],
@@ -403,14 +413,14 @@ impl From<transplant::Refused> for CommitRefused {
                 let path = std::fs::read_link(format!("/proc/self/fd/{subject}")).ok();
                 vec![Refusal::Lock { number: subject, path, errno }]
             }
-            Step::DeletedFile if errno == rustix::io::Errno::STALE => {
+            Step::DeletedFile if errno == Errno::STALE => {
                 vec![Refusal::DeletedFileChanged { number: subject }]
             }
             Step::DeletedFile => vec![Refusal::DeletedFile { number: subject, errno }],
             Step::Directory => vec![Refusal::Directory(errno)],
             Step::Budget => vec![Refusal::Budget(subject)],
             Step::Monitor if refused.words.is_empty() => vec![Refusal::MonitorLost(errno)],
-            Step::Monitor if errno == rustix::io::Errno::STALE => conflict_reasons(&refused.words),
+            Step::Monitor if errno == Errno::STALE => conflict_reasons(&refused.words),
             Step::Monitor => refused.words.lines().map(|line| Refusal::Files(line.to_owned())).collect(),
             step => vec![Refusal::Memory { step, subject, errno }],
         };
@@ -427,12 +437,12 @@ fn running(threads: usize) -> String {
     }
 }
 
-fn locking(errno: rustix::io::Errno) -> String {
+fn locking(errno: Errno) -> String {
     match errno {
-        rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS => {
+        Errno::AGAIN | Errno::ACCESS => {
             "is held by somebody else outside; let it go before the commit, or try again later".to_owned()
         }
-        rustix::io::Errno::NOTSUP => {
+        Errno::NOTSUP => {
             "cannot be taken again in the interpreter that waits; let it go before the commit".to_owned()
         }
         errno => format!("cannot be taken outside: {errno}"),
@@ -451,13 +461,13 @@ const fn identity(what: Identity) -> &'static str {
 }
 
 /// Why a descriptor cannot be opened again.
-fn reopening(errno: rustix::io::Errno) -> String {
+fn reopening(errno: Errno) -> String {
     match errno {
-        rustix::io::Errno::STALE => {
+        Errno::STALE => {
             "its path names another file there: it was replaced, or something is mounted over it".to_owned()
         }
         // An ordinary user's cover of a directory in which something is mounted has no copies of large files.
-        rustix::io::Errno::ROFS => "it is shown read-only there: something is mounted beside it".to_owned(),
+        Errno::ROFS => "it is shown read-only there: something is mounted beside it".to_owned(),
         _ => errno.to_string(),
     }
 }
