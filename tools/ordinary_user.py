@@ -209,7 +209,8 @@ def ordinary_user(needed: list[Path]) -> Iterator[OrdinaryUser]:
     try:
         home.chmod(0o755)
         # Somebody else's file in /tmp, which he may not remove: a test wants one.
-        with tempfile.NamedTemporaryFile(prefix="of-somebody-else-", dir="/tmp"):
+        with tempfile.NamedTemporaryFile(prefix="of-somebody-else-", dir="/tmp") as file:
+            os.chmod(file.name, 0o644)
             yield user
     finally:
         # Sandboxes that are just going remove what they have.
