@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from .errors import RemoteError, RemoteTraceback
+from .objects.describe import name_of
 
 #: What an unserialisable value, with the traceback of the failed attempt, is told as.
 _VALUE = "the value could not be serialised"
@@ -157,7 +158,7 @@ def _value(value: Any) -> tuple[bytes, ...] | None:
     try:
         return dumps(value)
     except BaseException as error:
-        stand_in = RemoteError(_name(type(value)), f"{_VALUE}: {_text(error)}", traceback.format_exc())
+        stand_in = RemoteError(name_of(type(value)), f"{_VALUE}: {_text(error)}", traceback.format_exc())
         return (pickle.dumps(stand_in),)
 
 
@@ -174,7 +175,7 @@ def _exception(exception: BaseException) -> tuple[tuple[bytes, ...] | None, str,
         _read(pickled or ())
     except BaseException:
         pickled = None
-    return pickled, _name(type(exception)), _text(exception), told
+    return pickled, name_of(type(exception)), _text(exception), told
 
 
 def _from_the_code_on(where: TracebackType | None) -> TracebackType | None:
@@ -201,10 +202,6 @@ def _load_exception(pickled: Sequence[bytes] | None, name: str, message: str, to
     return exception
 
 
-def _name(kind: type) -> str:
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
 def _text(thing: BaseException) -> str:
     try:
         return str(thing)
@@ -214,7 +211,7 @@ def _text(thing: BaseException) -> str:
 
 def _in_words(exception: BaseException, out_of_memory: bool) -> bytes:
     """An ending that says no more than an exception without a place."""
-    name, words = _name(type(exception)), str(exception)
+    name, words = name_of(type(exception)), str(exception)
     parts = {
         "value": None,
         "exception": ((pickle.dumps(exception),), name, words, f"{name}: {words}\n"),

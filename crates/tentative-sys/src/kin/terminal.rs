@@ -37,10 +37,18 @@ pub(crate) fn foreground_group_raw(terminal: i32) -> Result<i32, Errno> {
 /// Makes a group the foreground of a terminal, also from the background.
 pub(crate) fn become_foreground_raw(terminal: i32, group: i32) -> Result<(), Errno> {
     let pointer = (&raw const group) as usize;
-    let mask = block(1 << (libc::SIGTTOU - 1));
     // SAFETY: the kernel reads one process id.
-    let done =
-        unsafe { syscall(libc::SYS_ioctl, [terminal as usize, libc::TIOCSPGRP as usize, pointer, 0, 0, 0]) };
+    unsafe { set(terminal, libc::TIOCSPGRP as usize, pointer) }
+}
+
+/// Sets something of a terminal without being stopped for it in the background.
+///
+/// # Safety
+/// The pointer is to what the request reads.
+unsafe fn set(terminal: i32, request: usize, pointer: usize) -> Result<(), Errno> {
+    let mask = block(1 << (libc::SIGTTOU - 1));
+    // SAFETY: the caller's promise.
+    let done = unsafe { syscall(libc::SYS_ioctl, [terminal as usize, request, pointer, 0, 0, 0]) };
     set_mask(mask);
     done.map(drop)
 }
@@ -63,12 +71,8 @@ impl Terminals {
     pub fn restore(&self) {
         for (number, before) in self.0.iter().filter(|(number, before)| settings(*number) != Some(*before)) {
             let pointer = before.as_ptr() as usize;
-            let mask = block(1 << (libc::SIGTTOU - 1));
             // SAFETY: the kernel reads one structure of the size that is in the call's number.
-            let _hung_up = unsafe {
-                syscall(libc::SYS_ioctl, [*number as usize, libc::TCSETS2 as usize, pointer, 0, 0, 0])
-            };
-            set_mask(mask);
+            let _hung_up = unsafe { set(*number, libc::TCSETS2 as usize, pointer) };
         }
     }
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::files::{
-    attributes, identity,
+    attributes, identity, name,
     plan::{CoverKind, Plan, Privilege},
 };
 
@@ -149,7 +149,7 @@ impl Links {
         let Some((overlay, now)) = self.overlay_of(path) else { return Ok(()) };
         let upper = overlay.upper.join(&now);
         fs::create_dir_all(&overlay.links)?;
-        let handle: String = original.handle.iter().map(|byte| format!("{byte:02x}")).collect();
+        let handle = name::hex(&original.handle);
         for number in 0.. {
             let name = format!("{handle}.{number}");
             match fs::hard_link(&upper, overlay.links.join(&name)) {

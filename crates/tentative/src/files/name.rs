@@ -26,11 +26,14 @@ pub fn kept(path: &Path) -> String {
 #[must_use]
 pub fn hex_if_escaped(path: &Path) -> Option<String> {
     let bytes = path.as_os_str().as_bytes();
-    (shown(path).as_bytes() != bytes).then(|| {
-        bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-            text
-        })
+    (shown(path).as_bytes() != bytes).then(|| hex(bytes))
+}
+
+/// Bytes in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+        text
     })
 }
 

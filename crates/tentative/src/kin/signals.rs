@@ -10,6 +10,7 @@ use crate::{
     effect::{Class, Decision},
     monitor::{Call, Outcome},
     policy::Action,
+    world::hint,
 };
 
 /// kill(2): a process, the caller's group (0), everything (-1), or a group.
@@ -103,7 +104,7 @@ fn to_process(call: &mut Call<'_>, target: i32, signal: i32) -> Outcome {
         return Outcome::CONTINUE;
     }
     let allowed = call.rules.signal(target);
-    let hint = (allowed != Some(Action::Deny)).then(|| format!("--allow signal:{target}"));
+    let hint = hint(allowed, || format!("--allow signal:{target}"));
     let name = name_of(target);
     if signal == 0 {
         // Only asks whether it is there; "not permitted" says that it is.

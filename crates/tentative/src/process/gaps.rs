@@ -4,15 +4,21 @@ use std::{
     ffi::OsString,
     io,
     mem::MaybeUninit,
-    os::{fd::AsRawFd as _, unix::ffi::OsStringExt as _},
-    path::PathBuf,
+    os::{
+        fd::{AsRawFd as _, RawFd},
+        unix::ffi::OsStringExt as _,
+    },
+    path::{Path, PathBuf},
 };
 
 use rustix::{
     fs::{self, FileType, Mode, OFlags, RawDir, Stat},
     io::Errno,
 };
-use tentative_sys::{kin::with_number, process::descriptors::flags_and_offset};
+use tentative_sys::{
+    kin::with_number,
+    process::descriptors::{flags_and_offset, stamp_of},
+};
 
 /// A kind of descriptor that a transaction cannot hold yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,10 +168,9 @@ fn classify(number: i32, target: Vec<u8>) -> Open {
 
 /// A regular file with the mark of a deleted one, which can also be the end of its name.
 fn marked(number: i32, path: PathBuf, status: &Stat) -> Open {
-    let is_it = |named: Stat| (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino);
     if status.st_nlink == 0 {
         Open::Unlinked
-    } else if fs::lstat(&path).is_ok_and(is_it) {
+    } else if leads_to(&path, number).is_ok() {
         Open::Path(path)
     } else if flags_and_offset(number).is_ok_and(|(flags, _)| !may_write(flags)) {
         // What is only read can be read from a copy.
@@ -188,6 +193,23 @@ fn classify_without_path(number: i32, errno: Errno) -> Open {
 
 fn status_of(number: i32) -> Option<Stat> {
     with_number(number, |open| fs::fstat(open).ok())?
+}
+
+/// Looks whether a path leads to the file or directory that is open at a number. It leads elsewhere when something was
+/// mounted over it, and that of a deleted one when another one has the mark of a deletion as its name.
+pub(crate) fn leads_to(path: &Path, number: i32) -> Result<(), Errno> {
+    let open = stamp_of(number)?;
+    let named = fs::lstat(path)?;
+    if (named.st_dev, named.st_ino) == open.file() { Ok(()) } else { Err(Errno::STALE) }
+}
+
+/// What a standard stream is called.
+pub(crate) const fn stream_name(number: RawFd) -> &'static str {
+    match number {
+        0 => "standard input",
+        1 => "standard output",
+        _ => "standard error",
+    }
 }
 
 /// Whether an open file with these flags can be written to.

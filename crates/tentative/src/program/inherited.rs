@@ -1,8 +1,9 @@
 //! Descriptors that the runner's caller left open for the program.
 //!
 //! None may let the program act outside: regular files and directories are opened again through the sandbox, deleted files
-//! that can be read are copied, pipes are kept for reading, everything else is closed and recorded. The standard streams are the program's own and `shown`, the
-//! input too where it can be written to; a directory is no stream, as it leads to everything.
+//! that can be read are copied, pipes are kept for reading, everything else is closed and recorded. The standard streams
+//! are the program's own and `shown`, the input too where it can be written to; a directory is no stream, as it leads to
+//! everything.
 
 use std::{
     fs,
@@ -20,7 +21,7 @@ use crate::{
     effect::{Class, Decision, Effect},
     layer::Layer,
     monitor::{Log, now_ns},
-    process::gaps::Uncontained,
+    process::gaps::{Uncontained, stream_name},
     transaction::copies::to_read,
 };
 
@@ -190,14 +191,6 @@ fn is_stream(kind: FileType, flags: OFlags) -> bool {
 fn same(path: &fs::Metadata, status: &rustix::fs::Stat) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     (path.dev(), path.ino()) == (status.st_dev, status.st_ino)
-}
-
-const fn stream_name(fd: RawFd) -> &'static str {
-    match fd {
-        0 => "standard input",
-        1 => "standard output",
-        _ => "standard error",
-    }
 }
 
 /// An effect of the runner itself, before the program runs.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Access, AtFlags, CWD, accessat, lstat},
+    fs::{Access, AtFlags, CWD, accessat},
     io::Errno,
 };
 
@@ -21,7 +21,7 @@ use tentative_sys::process::{
 use super::{BeginError, copies, own::Own};
 use crate::{
     layer::{Layer, LayerSet},
-    process::gaps::{Open, Uncontained, may_write},
+    process::gaps::{Open, Uncontained, leads_to, may_write},
 };
 
 /// The plan, with the paths that it points to.
@@ -44,6 +44,7 @@ impl Plan {
         copied: &[PathBuf],
     ) -> Result<Inherited, BeginError> {
         let number = entry.number;
+        // Inside only a file's inode is compared: an overlay has other devices, and other numbers for directories.
         leads_to(&path, number).map_err(|errno| BeginError::Reopen { number, errno })?;
         let inode = inode_inside(number, &path, copied);
         let path = CString::new(path.into_os_string().into_vec())
@@ -82,7 +83,7 @@ pub(super) fn plan(
             // Standard streams are shown live; terminals stay terminals.
             Open::Harmless | Open::Terminal(_) => entry,
             Open::Pipe | Open::Socket if number <= 2 || without.contains(Layer::World) => entry,
-            Open::Pipe if flags & libc_accmode() == 0 => Inherited { action: Inherit::PipeReader, ..entry },
+            Open::Pipe if !may_write(flags) => Inherited { action: Inherit::PipeReader, ..entry },
             Open::Pipe => Inherited { action: Inherit::PipeWriter, ..entry },
             Open::Socket => Inherited { action: Inherit::Socket, ..entry },
             Open::Path(_) | Open::Unlinked | Open::Unnamed(_) if without.contains(Layer::Files) => entry,
@@ -96,8 +97,8 @@ pub(super) fn plan(
             Open::Unnamed(kind) => return Err(BeginError::Descriptor { number, kind }),
             // Opened by somebody with more rights, who handed it down: to open it again is not the program's right.
             Open::Path(path) if inode_of(number).is_some() && !may_open(&path, flags) => {
-                let reads = flags & libc_accmode() == 0;
-                Inherited { action: if reads { Inherit::PipeReader } else { Inherit::PipeWriter }, ..entry }
+                let writes = may_write(flags);
+                Inherited { action: if writes { Inherit::PipeWriter } else { Inherit::PipeReader }, ..entry }
             }
             Open::Path(path) => match holders.twin(number) {
                 Some(original) => Inherited { action: Inherit::Duplicate, original, ..entry },
@@ -133,15 +134,6 @@ fn inode_inside(number: i32, path: &Path, copied: &[PathBuf]) -> u64 {
     let is_copied = copied.iter().any(|place| place == path || Some(place.as_path()) == path.parent());
     let is_named = || fs::symlink_metadata(path).is_ok_and(|named| named.ino() == inode);
     if is_copied && is_named() { 0 } else { inode }
-}
-
-/// Looks whether a path still leads to the file or directory that is open. Inside only a file's inode is compared: an
-/// overlay has other devices, and other numbers for directories. A path leads elsewhere when something was mounted over
-/// it, and that of a deleted directory when another one has the mark of a deletion as its name.
-fn leads_to(path: &Path, number: i32) -> Result<(), Errno> {
-    let open = stamp_of(number)?;
-    let named = lstat(path)?;
-    if (named.st_dev, named.st_ino) == open.file() { Ok(()) } else { Err(Errno::STALE) }
 }
 
 const fn is_output(number: i32) -> bool {

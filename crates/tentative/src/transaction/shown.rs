@@ -11,7 +11,7 @@ use crate::{
     effect::{Class, Decision, Effect},
     layer::Layer,
     monitor::now_ns,
-    process::gaps::{Open, may_write},
+    process::gaps::{Open, may_write, stream_name},
 };
 
 /// A standard stream that somebody could read.
@@ -76,11 +76,7 @@ fn is_same(one: &Stream, other: &Stream) -> bool {
 }
 
 fn effect(id: u64, stream: &Stream, time_ns: u64) -> Effect {
-    let name = match stream.number {
-        0 => "standard input",
-        1 => "standard output",
-        _ => "standard error",
-    };
+    let name = stream_name(stream.number);
     Effect {
         id,
         layer: Layer::Process,

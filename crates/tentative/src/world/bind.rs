@@ -7,7 +7,7 @@ use rustix::{
     net::{getsockname, sockopt::set_socket_reuseaddr},
 };
 
-use super::{address::Address, socket::ProgramSocket};
+use super::{address::Address, rules::hint, socket::ProgramSocket};
 use crate::{
     effect::{Class, Decision},
     monitor::{Call, Outcome},
@@ -27,21 +27,16 @@ pub(crate) fn bind(call: &mut Call<'_>) -> Outcome {
         return bound.map_or_else(Outcome::error, |()| Outcome::value(0));
     }
     if socket.is_outside {
-        let hint = hint(call, at.port());
+        let hint = hint(call.rules.listen(at.port()), || format!("--allow listen:{}", at.port()));
         call.blocked(target, Errno::ACCESS, hint);
         return Outcome::error(Errno::ACCESS);
     }
     if at.port() != 0 {
         // It succeeds, and nobody outside can reach it.
-        let hint = hint(call, at.port());
+        let hint = hint(call.rules.listen(at.port()), || format!("--allow listen:{}", at.port()));
         call.record(Class::Contained, Decision::Allowed, target, None, hint);
     }
     Outcome::CONTINUE
-}
-
-/// The rule that would let it happen, unless a rule says that it must not.
-fn hint(call: &Call<'_>, port: u16) -> Option<String> {
-    (call.rules.listen(port) != Some(Action::Deny)).then(|| format!("--allow listen:{port}"))
 }
 
 /// listen(2): a socket of the host's network was either bound by us or must not listen.

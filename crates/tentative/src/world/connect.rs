@@ -8,6 +8,7 @@ use super::{
     address::{Address, Protocol, canonical},
     hosts, listeners,
     pending::{Pending, Wait},
+    rules::hint,
     socket::ProgramSocket,
     unix,
 };
@@ -50,15 +51,13 @@ pub(super) fn stays_inside(call: &Call<'_>, protocol: Protocol, to: SocketAddr) 
 
 /// Records a refusal. To the loopback the kernel then says itself that nobody listens; elsewhere there is no network.
 pub(super) fn refuse(call: &mut Call<'_>, socket: &ProgramSocket, to: SocketAddr, target: String) -> Outcome {
-    let hint = Some(match hosts::is_name_server(canonical(to)) {
+    let hint = hint(call.rules.net(to), || match hosts::is_name_server(canonical(to)) {
         // Allowing a host by its name includes looking that up.
         true => {
             "it looked up a name: run again with --allow net:NAME:PORT to let it connect there".to_owned()
         }
         false => format!("--allow net:{}", canonical(to)),
     });
-    // A rule says so: another one before it changes nothing.
-    let hint = hint.filter(|_| call.rules.net(to) != Some(Action::Deny));
     let loopback = canonical(to).ip().is_loopback();
     let errno = if loopback { Errno::CONNREFUSED } else { Errno::NETUNREACH };
     call.blocked(target, errno, hint);

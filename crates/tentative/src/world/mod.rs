@@ -15,8 +15,8 @@ mod send;
 mod socket;
 mod unix;
 
-pub(crate) use rules::Rules;
 pub use rules::allowed_devices;
+pub(crate) use rules::{Rules, hint};
 
 pub(crate) use bind::{bind, listen};
 pub(crate) use connect::connect;

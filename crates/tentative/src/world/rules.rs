@@ -20,6 +20,12 @@ enum Matcher {
     Signal(i32),
 }
 
+/// The rule that would let a crossing happen, by what the policy says of it; none where that is a rule which denies it,
+/// as another one before that changes nothing.
+pub(crate) fn hint(said: Option<Action>, rule: impl FnOnce() -> String) -> Option<String> {
+    (said != Some(Action::Deny)).then(rule)
+}
+
 /// A policy with its names looked up.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rules {

@@ -9,7 +9,7 @@ use rustix::{
     net::{SocketAddrUnix, SocketFlags, SocketType, socket_with},
 };
 
-use super::{listeners, socket::ProgramSocket};
+use super::{listeners, rules::hint, socket::ProgramSocket};
 use crate::{
     monitor::{CURRENT_DIRECTORY, Call, Caller, Outcome},
     policy::Action,
@@ -45,7 +45,7 @@ pub(super) fn connect_to_name(call: &mut Call<'_>, name: &[u8]) -> Outcome {
 /// Sends one datagram to a socket by path or abstract name, if that is outside.
 pub(super) fn send(call: &mut Call<'_>, to: &super::address::Address, payload: &[u8]) -> Outcome {
     use super::address::Address;
-    let (target, allowed, hint, address) = match to {
+    let (target, allowed, rule, address) = match to {
         Address::UnixPath(path) => {
             let Some(path) = socket_outside(call, path) else { return Outcome::CONTINUE };
             let shown = path.display().to_string();
@@ -64,7 +64,7 @@ pub(super) fn send(call: &mut Call<'_>, to: &super::address::Address, payload: &
         _ => return Outcome::CONTINUE,
     };
     if allowed != Some(Action::Allow) {
-        return refuse(call, target, allowed, hint);
+        return refuse(call, target, allowed, rule);
     }
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let sent =
@@ -75,10 +75,8 @@ pub(super) fn send(call: &mut Call<'_>, to: &super::address::Address, payload: &
     sent.map_or_else(Outcome::error, |length| Outcome::value(length as i64))
 }
 
-fn refuse(call: &mut Call<'_>, target: String, allowed: Option<Action>, hint: String) -> Outcome {
-    // What a rule denies is not to be had by another one before it.
-    let hint = Some(hint).filter(|_| allowed != Some(Action::Deny));
-    call.blocked(target, Errno::CONNREFUSED, hint);
+fn refuse(call: &mut Call<'_>, target: String, allowed: Option<Action>, rule: String) -> Outcome {
+    call.blocked(target, Errno::CONNREFUSED, hint(allowed, || rule));
     Outcome::error(Errno::CONNREFUSED)
 }
 
